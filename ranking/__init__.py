@@ -1,0 +1,1 @@
+"""Vectors and profiles to ordered lists."""

@@ -1,0 +1,99 @@
+"""Profiles to lists: retrieve, score, apply the rules, for a batch of users at once.
+
+Knows no messages, records or clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from ranking import queries, ranker, retrieve, rules
+from ranking.index import IndexedItem, ItemIndex
+from ranking.profile import HalfLives, Profile
+from ranking.queries import Queries
+from ranking.ranker import FEATURES, Scores, ZeroShot
+from ranking.retrieve import Candidates
+from ranking.rules import Rules
+from ranking.signals import Signals
+
+
+class Ranked(NamedTuple):
+    """One item of a list. score: softmax probability among the user's candidates, in (0, 1]; reason: plain English."""
+
+    item_id: str
+    score: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListMaker:
+    """What lists are made with and from. candidates: how many neighbours are ranked for a user."""
+
+    index: ItemIndex
+    signals: Signals
+    model: ZeroShot = field(default_factory=ZeroShot)
+    rules: Rules = field(default_factory=Rules)
+    half_lives: HalfLives = field(default_factory=HalfLives)
+    candidates: int = 100
+
+    def lists(self, profiles: Sequence[Profile], at: float) -> list[list[Ranked]]:
+        """Return the list of each user at a time (Unix seconds), best first; shorter where there are fewer items left."""
+        if not len(self.index):
+            return [[] for _ in profiles]
+        parts = [profiles[start : start + CHUNK] for start in range(0, len(profiles), CHUNK)]
+        return [own for part in parts for own in self._chunk(part, at)]
+
+    def _chunk(self, profiles: Sequence[Profile], at: float) -> list[list[Ranked]]:
+        with self.index.lock:  # for some milliseconds: the follower adds items between two chunks
+            found = queries.queries(profiles, at, self.index, self.half_lives)
+            among = retrieve.candidates(found, self.model.query_weights(), self.candidates, at, self.index, self.signals)
+            allowed = ranker.is_allowed(among.slots, self.index) & rules.unseen(among.slots, self.index.keys, profiles)
+            scores = ranker.score(self.model, found, among, allowed, at, self.index)
+            columns = rules.choose(scores.logit, among.slots, self.index.category, found.is_cold, self.rules)
+            return self._lists(columns, found, among, scores)
+
+    def _lists(self, columns: list[list[int]], found: Queries, among: Candidates, scores: Scores) -> list[list[Ranked]]:
+        picked = np.zeros((len(columns), max(map(len, columns))), np.int64)
+        for i, own in enumerate(columns):
+            picked[i, : len(own)] = own
+        slots = np.take_along_axis(among.slots, picked, axis=1).tolist()
+        chances = np.take_along_axis(scores.probability, picked, axis=1).tolist()
+        codes = ranker.reasons(scores, found, picked).tolist() if picked.size else slots
+        return [
+            [
+                Ranked(self._item(slot).item_id, chance, self._reason(code, slot, because, among.covisited_with[i]))
+                for slot, chance, code in zip(slots[i][: len(own)], chances[i], codes[i], strict=False)
+            ]
+            for i, own in enumerate(columns)
+            for because in [self._reasons(found.touches[i])]
+        ]
+
+    def _reason(self, code: int, slot: int, because: list[str], covisited_with: dict[int, int]) -> str:
+        return because[code] if code != COVISIT else f"often chosen with {self._item(covisited_with[slot]).title}"
+
+    def _reasons(self, touches: list[int]) -> list[str]:
+        """Return the words of each code of `ranker.reasons`, for a user with these last touches."""
+        return [*_REASONS, *[f"like {self._item(slot).title}" for slot in touches]]
+
+    def _item(self, slot: int) -> IndexedItem:
+        item = self.index.items[slot]
+        assert item is not None  # candidates' slots hold an item while the lock is held
+        return item
+
+
+CHUNK = 32  # users at once: the vectors of their candidates, 7 MB at 384 dims, stay near the processor
+COVISIT = FEATURES.index("covisit")
+_WORDS = {
+    "long": "your long interest",
+    "short": "your latest interest",
+    "asked": "you asked for it",
+    "recent": "like your last choice",
+    "category": "a kind you like",
+    "rising": "popular now",
+    "fresh": "new",
+}
+_REASONS = [_WORDS.get(name, "something else") for name in FEATURES]

@@ -1,0 +1,75 @@
+"""What may stand in a list, and in which mixture: seen and unavailable items out, not too many of one category.
+
+Knows scores and codes, neither vectors nor messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranking.profile import Profile, seen_keys
+
+COLD_SHARE = 8  # a user of whom nothing is known sees at most an eighth of the list from one category
+HELD = 1e6  # far below any logit: what a bound holds back, best first
+POOL = 3  # the list is picked from the best POOL x size candidates: lower, the discount hardly reaches
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """size: items in a list. max_per_category: 0 is no bound.
+
+    diversity: in [0, 1]; an item loses diversity * n / size of its logit for n items of its category above it.
+    """
+
+    size: int = 20
+    max_per_category: int = 0
+    diversity: float = 0.4
+
+
+def unseen(slots: NDArray[np.int64], keys: NDArray[np.uint64], profiles: Sequence[Profile]) -> NDArray[np.bool_]:
+    """Tell which candidates their user has not had yet, (m, c) bool."""
+    fresh = np.ones(slots.shape, np.bool_)
+    for i, profile in enumerate(profiles):
+        seen = seen_keys(profile)
+        if len(seen):
+            fresh[i] = ~(keys[slots[i]][None, :] == seen[:, None]).any(axis=0)
+    return fresh
+
+
+def choose(
+    logit: NDArray[np.float32], slots: NDArray[np.int64], category: NDArray[np.int32], cold: NDArray[np.bool_], rules: Rules
+) -> list[list[int]]:
+    """Return per user the columns of the list's candidates, best first after the discount for more of the same category.
+
+    Candidates of logit -inf never stand in a list. Where a bound on categories would leave a list short, the best of what it
+    held back fill it up, at the end.
+    """
+    bounded = bool(rules.max_per_category) or bool(cold.any())  # a bound may reach for what stands far below
+    order = np.argsort(-logit, axis=1, kind="stable")[:, : None if bounded else POOL * rules.size]
+    logits = np.take_along_axis(logit, order, axis=1)
+    above = _above(np.take_along_axis(category[slots], order, axis=1))
+    bound = rules.max_per_category or rules.size
+    bounds = np.where(cold, min(bound, max(1, rules.size // COLD_SHARE)), bound)[:, None]
+    values = logits - above * np.float32(rules.diversity / rules.size)
+    held = -HELD - np.arange(values.shape[1], dtype=np.float32)
+    values = np.where(np.isfinite(logits) & (above >= bounds), held, values)
+    best = np.argsort(-values, axis=1, kind="stable")[:, : rules.size]
+    columns = np.take_along_axis(order, best, axis=1).tolist()
+    usable = np.isfinite(logits).sum(axis=1).tolist()
+    return [own[:n] for own, n in zip(columns, usable, strict=True)]
+
+
+def _above(codes: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return how many of its category stand before each candidate in its row, (m, c); 0 where there is no category."""
+    order = np.argsort(codes, axis=1, kind="stable")
+    grouped = np.take_along_axis(codes, order, axis=1)
+    place = np.broadcast_to(np.arange(codes.shape[1]), codes.shape)
+    first = np.ones(codes.shape, np.bool_)
+    first[:, 1:] = grouped[:, 1:] != grouped[:, :-1]
+    above = np.empty(codes.shape, np.int64)
+    np.put_along_axis(above, order, place - np.maximum.accumulate(np.where(first, place, 0), axis=1), axis=1)
+    return np.where(codes > 0, above, 0)
