@@ -1,0 +1,1 @@
+"""The process: Kafka, Faust, settings, command line and metrics around the step."""

@@ -1,0 +1,290 @@
+"""The command line: each command reads its options, calls the part that does the work, and prints what it did.
+
+Does not do any work of its own. Settings come in here, once; torch, faiss and faust load inside the commands that need them.
+An error of our own classes is written for the reader: it ends as one line on standard error, with exit code 2.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from streams import settings as all_settings
+from streams.broker import BrokerError, start_apache, start_embedded
+from streams.kafka import TopicError, check_topics, create_topics, topics, wait_for_broker
+from streams.rows import Row, parse_columns, rows
+from streams.sending import delete_items, send_events, send_items
+from streams.settings import Settings
+from streams.terminal import bar
+
+OURS = ("streams", "encoders", "ranking")
+KAFKA_STATE = Path(".headrace/broker")
+Broker = Annotated[
+    str | None, typer.Option("--broker", metavar="HOST:PORT", help="Kafka's address, in place of HEADRACE_BROKER.")
+]
+Map = Annotated[list[str], typer.Option("--map", metavar="OURS=THEIRS", help="A column under another name, as user_id=userId.")]
+Titles = Annotated[Path | None, typer.Option("--items", metavar="FILE", help="Titles from this file, not from the broker.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, one object a line, for other programs.")]
+
+app = typer.Typer(
+    name="headrace",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Behaviour events in on Kafka, fresh recommendation lists out, milliseconds later.\n\n"
+    "Start here: [bold]headrace demo[/bold]. Every setting is a HEADRACE_* environment variable: docs/settings.md.",
+)
+items = typer.Typer(no_args_is_help=True, help="The catalogue: load items, delete some, count them.")
+app.add_typer(items, name="items", rich_help_panel="Data")
+
+
+@app.command(rich_help_panel="Run")
+def demo(keep: Annotated[bool, typer.Option("--keep", help="Leave everything running until Ctrl-C.")] = False) -> None:
+    """Play the stories: broker, catalogue, worker and events, all on this machine. Example: [bold]headrace demo[/bold]"""
+    from streams.demo import main as play
+
+    play(all_settings.load(), keep)
+
+
+@app.command(rich_help_panel="Run")
+def broker(
+    kafka: Annotated[
+        bool, typer.Option("--kafka", help="Apache Kafka of the folder in KAFKA_HOME, not the embedded one.")
+    ] = False,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; HEADRACE_BROKER's when left out, 0 a free one.")
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Folder of the data and the log.")] = KAFKA_STATE,
+) -> None:
+    """Run a broker on this machine until Ctrl-C. Example: [bold]headrace broker --port 9092[/bold]"""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    settings = all_settings.load()
+    port = int(settings.broker.split(",")[0].rpartition(":")[2]) if port is None else port
+    started = start_apache(_kafka_home(), folder, port) if kafka else start_embedded(folder, port)
+    try:
+        with started as running:
+            print(
+                f"{'Apache Kafka' if kafka else 'the embedded broker'} answers at {running.address}; Ctrl-C stops it",
+                flush=True,
+            )
+            running.wait()
+    except KeyboardInterrupt:
+        print("stopped")
+
+
+def _kafka_home() -> Path:
+    if not os.environ.get("KAFKA_HOME"):
+        raise BrokerError("--kafka needs KAFKA_HOME: set it to the folder of an unpacked Apache Kafka 4 distribution")
+    return Path(os.environ["KAFKA_HOME"])
+
+
+@app.command(name="topics", rich_help_panel="Run")
+def list_topics(
+    create: Annotated[bool, typer.Option("--create", help="Create those that are missing; others are never changed.")] = False,
+    wait_s: Annotated[float, typer.Option(min=0, help="Seconds to wait for the broker first.")] = 0,
+    broker: Broker = None,
+) -> None:
+    """Show the topics and check that they are as the settings ask. Example: [bold]headrace topics --create[/bold]"""
+    settings = all_settings.load(broker=broker)
+    if wait_s:
+        wait_for_broker(settings, wait_s)
+    made = create_topics(settings) if create else []
+    problem = None
+    try:
+        check_topics(settings)
+    except TopicError as error:
+        problem = error
+    table = Table(Column("topic", no_wrap=True), "key", Column("n", justify="right"), "clean-up", "because")
+    for topic in topics(settings):
+        table.add_row(
+            topic.name,
+            topic.key,
+            str(topic.partitions),
+            topic.config["cleanup.policy"],
+            topic.why,
+            style="green" if topic.name in made else None,
+        )
+    Console().print(table)
+    print(f"created: {', '.join(made)}" if made else "created: none")
+    if problem is not None:
+        raise problem
+
+
+@app.command(rich_help_panel="Run")
+def worker(broker: Broker = None) -> None:
+    """Turn events into lists until Ctrl-C. Run as many as there are partitions. Example: [bold]headrace worker[/bold]
+
+    Each worker of a machine needs a state folder of its own: HEADRACE_STATE_DIR=.headrace/two headrace worker
+    """
+    from streams.worker import run_worker
+
+    raise typer.Exit(run_worker(all_settings.load(broker=broker)))
+
+
+@app.command(rich_help_panel="Data")
+def produce(
+    file: Annotated[
+        Path | None, typer.Argument(help="Events as jsonl, csv or parquet; - is jsonl from standard input.")
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="Who did it.")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--type", help="view, click, cart, purchase, rating, like, comment, wish, ...")
+    ] = None,
+    item: Annotated[str | None, typer.Option(help="The item it is about.")] = None,
+    text: Annotated[str | None, typer.Option(help="What the user wrote.")] = None,
+    rating: Annotated[float | None, typer.Option(help="A rating's number.")] = None,
+    progress: Annotated[float | None, typer.Option(help="Share of a view watched or read, 0-1.")] = None,
+    at: Annotated[str | None, typer.Option(help="When; Unix seconds or ISO 8601. Now when left out.")] = None,
+    columns: Map = [],  # noqa: B006  typer wants a list, and none is changed
+    broker: Broker = None,
+) -> None:
+    """Send one event, or a file of them, each checked first.
+
+    Example: [bold]headrace produce --user ann --type wish --text "less sport, more jazz"[/bold]
+    """
+    settings = all_settings.load(broker=broker)
+    one = {"user_id": user, "type": kind, "item_id": item, "text": text, "rating": rating, "progress": progress, "at": at}
+    given = {name: value for name, value in one.items() if value is not None}
+    if (file is None) == (not given):
+        raise typer.BadParameter("give a file of events, or one event by its options (--user, --type, ...)")
+    if file is None:
+        ((_, sent),) = send_events(settings, [Row(0, given, 1.0)])
+        place = sent.get(timeout=settings.connect_timeout_s)
+        print(f"{place.topic}[{place.partition}]@{place.offset}")
+        return
+    print(f"{sum(1 for _ in _sent('sending', file, columns, send_events, settings))} events sent")
+
+
+@items.command()
+def load(
+    file: Annotated[Path, typer.Argument(help="Items as jsonl, csv or parquet; - is jsonl from standard input.")],
+    columns: Map = [],  # noqa: B006  as above
+    wait: Annotated[bool, typer.Option("--wait", help="Until workers have encoded them and can recommend them.")] = False,
+    broker: Broker = None,
+) -> None:
+    """Put a file of items on the items topic; one that is there already is replaced.
+
+    Needs item_id and title; knows text, category, brand, tags (a|b in csv), image, available; other columns become attributes.
+    Example: [bold]headrace items load examples/items.jsonl[/bold]
+    """
+    from streams.reading import arrivals
+
+    settings = all_settings.load(broker=broker)
+    with arrivals(settings, topics(settings).item_vectors) as wait_for:
+        ids = [str(row.values["item_id"]) for row in _sent("loading", file, columns, send_items, settings)]
+        if wait:
+            with bar("encoding") as advance:
+                wait_for({item_id.encode() for item_id in ids}, advance)
+    print(f"{len(ids)} items {'can be recommended' if wait else 'sent'}")
+
+
+def _sent(doing: str, file: Path, columns: list[str], send: Any, settings: Settings) -> Iterator[Row]:
+    with bar(doing) as advance:
+        for row, _ in send(settings, rows(file, parse_columns(columns))):
+            advance(row.done)
+            yield row
+
+
+@items.command()
+def delete(item_ids: Annotated[list[str], typer.Argument(help="Ids of items.")], broker: Broker = None) -> None:
+    """Take items out of the catalogue and so out of lists. Example: [bold]headrace items delete p1 p2[/bold]"""
+    print(f"{delete_items(all_settings.load(broker=broker), item_ids)} deletions sent")
+
+
+@items.command(name="count")
+def count_items(broker: Broker = None) -> None:
+    """Count the items on the items topic. Example: [bold]headrace items count[/bold]"""
+    from streams.reading import records
+
+    settings = all_settings.load(broker=broker)
+    there: set[bytes] = set()
+    with Console(stderr=True).status("reading items"):
+        for record in records(settings, topics(settings).items):
+            (there.add if record.value else there.discard)(record.key)
+    print(f"{len(there)} items")
+
+
+@app.command(name="import", rich_help_panel="Data")
+def import_history(
+    file: Annotated[Path, typer.Argument(help="Past events as csv, jsonl or parquet.")],
+    columns: Map = [],  # noqa: B006  as above
+    kind: Annotated[str | None, typer.Option("--type", help="Type of every event, for a file without a type column.")] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Fold into the profiles that are there, not into none.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave rows out that are no events, and show them.")] = False,
+    broker: Broker = None,
+) -> None:
+    """Fold past events into profiles, before workers start. Load the items first.
+
+    Example: [bold]headrace import ratings.csv --type rating --map user_id=userId --map item_id=movieId --map at=time[/bold]
+    """
+    from streams.backfill import import_file
+
+    done = import_file(
+        all_settings.load(broker=broker), file, columns=parse_columns(columns), event_type=kind, merge=merge, skip_bad=skip_bad
+    )
+    print(f"{done.folded} events folded, {done.replayed} known already, {done.users} profiles written")
+
+
+@app.command(rich_help_panel="Look")
+def watch(
+    user: Annotated[str | None, typer.Argument(help="Lists of this user only.")] = None,
+    count: Annotated[int, typer.Option(min=0, help="Stop after so many lists; 0 goes on.")] = 0,
+    from_start: Annotated[bool, typer.Option("--from-start", help="Lists that are there already, too.")] = False,
+    items: Titles = None,
+    as_json: AsJson = False,
+    broker: Broker = None,
+) -> None:
+    """Show each list as it is published. Example: [bold]headrace watch ann --count 1[/bold]"""
+    from streams.watch import published, show
+
+    settings = all_settings.load(broker=broker)
+    try:
+        show(settings, published(settings, user, from_start=from_start), as_json=as_json, count=count, items=items)
+    except KeyboardInterrupt:
+        return
+
+
+@app.command(name="list", rich_help_panel="Look")
+def show_list(user: str, items: Titles = None, as_json: AsJson = False, broker: Broker = None) -> None:
+    """Show a user's newest list. Example: [bold]headrace list ann[/bold]"""
+    from streams.watch import newest_list, show
+
+    settings = all_settings.load(broker=broker)
+    show(settings, iter([newest_list(settings, user)]), as_json=as_json, count=1, items=items)
+
+
+@app.command(rich_help_panel="Look")
+def profile(user: str, items: Titles = None, broker: Broker = None) -> None:
+    """Show what a user's profile holds. Example: [bold]headrace profile ann[/bold]"""
+    from streams.watch import known_titles, profile_table, stored_profile
+
+    settings = all_settings.load(broker=broker)
+    stored = stored_profile(settings, user)
+    Console().print(profile_table(user, stored, known_titles(settings, items)))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; what a user can put right exits with 2."""
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it logs each retry; our errors say what is wrong, once
+    try:
+        app(arguments)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in OURS:
+            raise
+        print(f"headrace: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""The Faust app: topics, the table of profiles, and three agents of a few lines.
+
+Does not know how a batch is processed (`agents`), taken and acknowledged (`pipeline`, `batching`), or how a worker is started
+(`worker`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import faust
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from mode import Service
+
+from ranking.index import ItemIndex
+from ranking.signals import Signals
+from streams.agents import ITEM_SLICE, CatalogueStep, Desk, Personalize, SignalsStep
+from streams.batching import BatchConsumer, Outbox, ProfileStore, die, serve
+from streams.catalogue import Catalogue
+from streams.follow import Follower, Offsets, StateFolder
+from streams.kafka import Topics, connection, faust_connection, profiles_table, topics
+from streams.metrics import Metrics
+from streams.personalizer import Personalizer
+from streams.pipeline import EncodeThread, Hole, Inlet, Pipeline
+from streams.settings import Settings
+from streams.signals import SignalCounter
+from streams.web import WebServer
+
+log = logging.getLogger("headrace.app")
+
+TICK_S = 0.25
+ROCKSDB = {
+    "driver": "rocksdict",
+    "block_cache_size": 16 << 20,  # a partition; Faust's default is 2 GiB
+    "write_buffer_size": 8 << 20,  # Faust's default is 64 MiB, three times a partition
+    "bloom_filter_size": 10,
+}
+
+
+class FlowApp(faust.App):  # type: ignore[misc]  # Faust is untyped to mypy here
+    """A Faust app with the services that live as long as it: they start before it and stop after it."""
+
+    around: tuple[Service, ...] = ()
+    metrics: Metrics
+    follower: Follower
+    web_server: WebServer
+    encoding: EncodeThread
+
+    def on_init_dependencies(self) -> Iterable[Any]:
+        """Return the services to start, in order."""
+        return [*self.around, *super().on_init_dependencies()]
+
+    def waiting_for(self) -> str | None:
+        """Return what is missing before events turn into lists, None when nothing is."""
+        if not self.follower.caught_up.is_set():
+            return "items"
+        return None if self.owned_partitions() else "partitions"
+
+    def owned_partitions(self) -> int:
+        """Return how many partitions of events this worker serves now."""
+        return len(self.consumer.owned(self.events_topic))
+
+
+class Lease(Service):  # type: ignore[misc]  # mode is untyped to mypy here
+    """Ends the process when it stood still for half a session: its partitions may have a new owner by the time it goes on."""
+
+    def __init__(self, session_timeout_s: float) -> None:
+        super().__init__()
+        self._limit_s = session_timeout_s / 2
+
+    @Service.task  # type: ignore[untyped-decorator]
+    async def _tick(self) -> None:
+        last = time.monotonic()
+        while not self.should_stop:
+            await asyncio.sleep(TICK_S)
+            last = self._check(last)
+
+    def _check(self, last: float) -> float:
+        now = time.monotonic()
+        if now - last > self._limit_s:
+            die(f"the process stood still for {now - last:.1f} s, half a session is {self._limit_s:.1f} s")
+        return now
+
+
+def build(
+    settings: Settings,
+    personalizer: Personalizer,
+    catalogue: Catalogue,
+    index: ItemIndex,
+    signals: Signals,
+    state: StateFolder,
+    offsets: Offsets,
+) -> FlowApp:
+    """Return the app of one worker, not started. offsets: what `index` and `signals` hold of the topics that they follow."""
+    names = topics(settings)
+    metrics = Metrics()
+    app = FlowApp(settings.app_id, **faust_connection(settings), **_faust_settings(settings))
+    app.metrics = metrics
+    app.events_topic = names.events.name
+    app.follower = Follower(settings, (names.item_vectors, names.item_signals), index, signals, state, offsets, metrics)
+    app.encoding = EncodeThread()
+    app.web_server = WebServer(settings.web_host, settings.web_port, metrics.text, app.waiting_for)
+    web = [app.web_server] if settings.web_port else []
+    app.around = (Lease(settings.session_timeout_s), app.follower, *web)
+    metrics.watch(lambda: len(index), app.follower.lag, app.owned_partitions)
+    _add_agents(app, settings, names, personalizer, catalogue, index, signals)
+    return app
+
+
+def _faust_settings(settings: Settings) -> dict[str, Any]:
+    """Return what Faust is told; what each was measured to do is in docs/log.md."""
+    return {
+        "datadir": settings.state_dir / "faust",
+        "store": "rocksdb://",
+        "topic_partitions": settings.partitions,
+        "topic_replication_factor": settings.replication,
+        "topic_allow_declare": False,  # `headrace topics` makes them, with the right clean-up policies
+        "topic_disable_leader": True,
+        "processing_guarantee": "at_least_once",  # exactly_once doubles and fences itself on rebalance
+        "broker_commit_interval": 1.0,
+        "broker_session_timeout": settings.session_timeout_s,
+        "broker_heartbeat_interval": min(2.0, settings.session_timeout_s / 4),
+        "consumer_auto_offset_reset": "earliest",
+        "consumer_group_instance_id": settings.instance_id,  # a restart takes 2.5-3 s with it, 6-8 s without
+        "stream_wait_empty": True,
+        "table_standby_replicas": 0,
+        "producer_linger": 0,
+        "producer_max_batch_size": 262_144,
+        "producer_acks": -1,
+        "web_enabled": False,  # its table endpoint shows profiles
+    }
+
+
+def _add_agents(
+    app: FlowApp,
+    settings: Settings,
+    names: Topics,
+    personalizer: Personalizer,
+    catalogue: Catalogue,
+    index: ItemIndex,
+    signals: Signals,
+) -> None:
+    explain = partial(_nothing_there, settings)
+    events, items, interactions = (Inlet(name.name, explain) for name in (names.events, names.items, names.interactions))
+    inlets = {inlet.topic: inlet for inlet in (events, items, interactions)}
+    app.transport.Consumer = partial(BatchConsumer, inlets=inlets)
+    table = app.Table(
+        profiles_table(settings),
+        key_type=bytes,
+        value_type=bytes,
+        partitions=settings.partitions,
+        options=dict(ROCKSDB),
+    )
+    desk = Desk(Outbox(app), names, app.metrics)
+    follower, encoding, partitions = app.follower, app.encoding, settings.partitions
+
+    async def caught_up() -> None:
+        await follower.caught_up.wait()
+
+    def pipeline(inlet: Inlet, step: Any, most: int, backlog_most: int, depth: int = 8) -> Pipeline[Any, Any, Any]:
+        consumer = app.consumer
+        return Pipeline(
+            inlet,
+            step,
+            alive=consumer.alive,
+            acknowledge=consumer.acknowledge,
+            most=most,
+            backlog_most=backlog_most,
+            depth=depth,
+        )
+
+    @app.agent(app.topic(names.events.name, key_type=bytes, value_type=bytes), name="personalize")  # type: ignore[untyped-decorator]
+    async def personalize(stream: Any) -> None:
+        step = Personalize(desk, personalizer, ProfileStore(table), encoding, caught_up, partitions)
+        await serve(stream, pipeline(events, step, settings.batch_size, settings.backlog_batch_size))
+
+    @app.agent(app.topic(names.items.name, key_type=bytes, value_type=bytes), name="catalogue")  # type: ignore[untyped-decorator]
+    async def vectors(stream: Any) -> None:
+        step = CatalogueStep(desk, catalogue, index, encoding, caught_up, partitions)
+        await serve(stream, pipeline(items, step, ITEM_SLICE, ITEM_SLICE))
+
+    @app.agent(app.topic(names.interactions.name, key_type=bytes, value_type=bytes), name="signals")  # type: ignore[untyped-decorator]
+    async def count(stream: Any) -> None:
+        step = SignalsStep(desk, SignalCounter(signals), follower.catch_up, interactions.draining, partitions)
+        # A round of one second is unfinished as a whole: no bound on its batches but the inlet's.
+        await serve(stream, pipeline(interactions, step, 512, 512, depth=0))
+
+
+async def _nothing_there(settings: Settings, topic: str, hole: Hole) -> bool:
+    """Ask the broker whether a hole in the offsets holds no record: retention and transactions leave such holes."""
+    tp = TopicPartition(topic, hole.partition)
+    consumer = AIOKafkaConsumer(
+        **connection(settings),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_uncommitted",
+    )
+    await consumer.start()
+    try:
+        consumer.assign([tp])
+        first = (await consumer.beginning_offsets([tp]))[tp]
+        consumer.seek(tp, max(first, hole.expected))
+        found = (await consumer.getone(tp)).offset
+    finally:
+        await consumer.stop()
+    if found >= hole.found:
+        log.warning("%s/%d: offsets %d to %d hold no event (any more)", topic, hole.partition, hole.expected, hole.found - 1)
+        return True
+    log.error("%s/%d: offset %d was expected and is on the broker, %d came", topic, hole.partition, found, hole.found)
+    return False

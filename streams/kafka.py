@@ -1,0 +1,338 @@
+"""One place for addresses, TLS, SASL and topics of every Kafka client.
+
+Does not know what messages mean. kafka-python and aiokafka take the same arguments (`connection`), Faust its own
+(`faust_connection`).
+
+    BrokerUnreachable(ConnectionError)   no broker answers, or it refuses us: says which address and what to check
+    TopicError(RuntimeError)             topics are missing or unlike what the settings ask for: says the steps
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import CoordinatorNotAvailableError, KafkaError
+from kafka.partitioner.default import murmur2
+
+from streams.settings import Settings, encoder_slug
+
+DAY_MS = 86_400_000
+ALREADY_EXISTS = 36  # Kafka's error code: another process created the topic first
+
+
+class BrokerUnreachable(ConnectionError):  # noqa: N818  reads as what happened
+    """No broker answers, or it refuses us."""
+
+
+class TopicError(RuntimeError):
+    """Topics are missing, or unlike what the settings ask for."""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic as it has to be. `key` is what its records are keyed by, `why` the reason of its clean-up policy."""
+
+    name: str
+    key: str
+    partitions: int
+    config: dict[str, str]
+    why: str
+
+    @property
+    def compacted(self) -> bool:
+        """Whether Kafka keeps the newest record of each key for ever."""
+        return self.config["cleanup.policy"] == "compact"
+
+
+class Topics(NamedTuple):
+    """The topics of one installation."""
+
+    events: Topic
+    items: Topic
+    interactions: Topic
+    recommendations: Topic
+    dead_letters: Topic
+    item_vectors: Topic
+    item_signals: Topic
+    profiles: Topic
+
+
+def profiles_table(settings: Settings) -> str:
+    """Return the name of the table of profiles: one for each encoder, whose vectors never mix."""
+    return f"profiles-{encoder_slug(settings.encoder)}"
+
+
+def topics(settings: Settings) -> Topics:
+    """Return the topics that these settings ask for, names with their prefix."""
+
+    def topic(name: str, key: str, config: dict[str, str], why: str, partitions: int = settings.partitions) -> Topic:
+        return Topic(settings.topic_prefix + name, key, partitions, config, why)
+
+    return Topics(
+        events=topic("events", "user_id", _kept(settings.retention_days), "a replay window; profiles outlive it"),
+        items=topic("items", "item_id", _compacted(), "the catalogue: another encoder reads it whole"),
+        interactions=topic("interactions", "item_id", _kept(settings.retention_days), "counted once into item-signals"),
+        recommendations=topic(
+            "recommendations",
+            "user_id",
+            _kept(settings.retention_days) | {"cleanup.policy": "compact,delete"},
+            "a reader that starts gets each user's newest list",
+        ),
+        dead_letters=topic("dead-letters", "none", _kept(30), "time to look at what was refused", partitions=1),
+        item_vectors=topic(
+            f"item-vectors-{encoder_slug(settings.encoder)}", "item_id", _compacted(), "every worker reads it whole"
+        ),
+        item_signals=topic("item-signals", "item_id", _compacted(), "every worker reads it whole"),
+        # Faust names it, without the prefix. Retention here would delete profiles of users who were away.
+        profiles=Topic(
+            f"{settings.app_id}-{profiles_table(settings)}-changelog",
+            "user_id",
+            settings.partitions,
+            _compacted(),
+            "the profiles themselves: never give it retention",
+        ),
+    )
+
+
+def _kept(days: float) -> dict[str, str]:
+    return {"cleanup.policy": "delete", "retention.ms": str(round(days * DAY_MS))}
+
+
+def _compacted() -> dict[str, str]:
+    # Only closed segments are compacted and a recovery reads the open one whole: 64 MiB, not Kafka's 1 GiB, bounds it.
+    return {"cleanup.policy": "compact", "segment.bytes": str(64 << 20), "min.cleanable.dirty.ratio": "0.2"}
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Return the partition that Kafka's Java client, kafka-python and aiokafka give a key (murmur2)."""
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
+
+
+def connection(settings: Settings) -> dict[str, Any]:
+    """Return what every kafka-python and aiokafka client is opened with."""
+    given: dict[str, Any] = {
+        "bootstrap_servers": settings.broker.split(","),
+        "security_protocol": settings.security_protocol,
+    }
+    if settings.security_protocol.endswith("SSL"):
+        given["ssl_context"] = _ssl_context(settings)
+    if settings.security_protocol.startswith("SASL"):
+        given["sasl_mechanism"] = settings.sasl_mechanism
+        given["sasl_plain_username"] = settings.sasl_username
+        given["sasl_plain_password"] = settings.sasl_password.get_secret_value()
+    return given
+
+
+def faust_connection(settings: Settings) -> dict[str, Any]:
+    """Return what `faust.App` is built with: `broker`, and `broker_credentials` where the protocol has any."""
+    from faust.auth import SASLCredentials, SSLCredentials
+
+    given: dict[str, Any] = {"broker": [f"kafka://{address}" for address in settings.broker.split(",")]}
+    context = _ssl_context(settings) if settings.security_protocol.endswith("SSL") else None
+    if settings.security_protocol.startswith("SASL"):
+        given["broker_credentials"] = SASLCredentials(
+            username=settings.sasl_username,
+            password=settings.sasl_password.get_secret_value(),
+            ssl_context=context,
+            mechanism=settings.sasl_mechanism,
+        )
+    elif context is not None:
+        given["broker_credentials"] = SSLCredentials(context)
+    return given
+
+
+def _ssl_context(settings: Settings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=settings.ssl_cafile)
+    context.check_hostname = settings.ssl_check_hostname
+    if settings.ssl_certfile is not None:
+        context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, settings.ssl_password.get_secret_value() or None)
+    return context
+
+
+@contextmanager
+def open_admin(settings: Settings) -> Iterator[KafkaAdminClient]:
+    """Open an admin client for the block. Raises BrokerUnreachable."""
+    with closing(_open(KafkaAdminClient, settings, {})) as admin:
+        yield admin
+
+
+@contextmanager
+def open_producer(settings: Settings, **more: Any) -> Iterator[KafkaProducer]:
+    """Open a producer for the block; what was sent is flushed at its end. Raises BrokerUnreachable."""
+    # A misspelt topic must not come into being, with one partition, by being written to. noida-db 0.2.3 makes it all the same:
+    # senders check their topic first.
+    with closing(_open(KafkaProducer, settings, {"allow_auto_create_topics": False, **more})) as producer:
+        yield producer
+        producer.flush()
+
+
+@contextmanager
+def open_consumer(settings: Settings, **more: Any) -> Iterator[KafkaConsumer]:
+    """Open a consumer without a group for the block, to `assign` partitions to. Raises BrokerUnreachable."""
+    given = {"enable_auto_commit": False, "auto_offset_reset": "earliest", "allow_auto_create_topics": False, **more}
+    with closing(_open(KafkaConsumer, settings, given)) as consumer:
+        yield consumer
+
+
+def wait_for_broker(settings: Settings, timeout_s: float | None = None) -> None:
+    """Return when the broker lists its topics. Raises BrokerUnreachable after `timeout_s` (connect_timeout_s if None)."""
+    wanted = settings if timeout_s is None else settings.model_copy(update={"connect_timeout_s": timeout_s})
+    deadline = time.monotonic() + wanted.connect_timeout_s
+    while True:
+        with open_admin(wanted) as admin:
+            try:
+                admin.list_topics()
+                return
+            except KafkaError as error:  # it answers, and is still electing itself
+                if time.monotonic() > deadline:
+                    raise _unreachable(wanted, error) from error
+        time.sleep(0.1)
+
+
+def _open(client: Any, settings: Settings, more: dict[str, Any]) -> Any:
+    deadline = time.monotonic() + settings.connect_timeout_s
+    try:
+        _await_listener(settings.broker.split(","), deadline)
+        left_s = max(0.5, deadline - time.monotonic())
+        return client(**connection(settings), bootstrap_timeout_ms=round(left_s * 1000), **more)
+    except (KafkaError, OSError) as error:
+        raise _unreachable(settings, error) from error
+
+
+def _await_listener(addresses: list[str], deadline: float) -> None:
+    """Return when one of the addresses listens; raise the last one's OSError at the deadline."""
+    # kafka-python leaves a socket open for each try that was refused, and looks again only after 50 ms to 30 s.
+    while True:
+        for address in addresses:
+            host, _, port = address.rpartition(":")
+            try:
+                return socket.create_connection((host, int(port)), timeout=2).close()
+            except OSError as error:
+                refused = error
+        if time.monotonic() > deadline:
+            raise refused
+        time.sleep(0.05)
+
+
+def _unreachable(settings: Settings, error: Exception) -> BrokerUnreachable:
+    reasons = "; ".join(_reason(address, settings, error) for address in settings.broker.split(","))
+    return BrokerUnreachable(f"no Kafka at {settings.broker} within {settings.connect_timeout_s:g} s: {reasons}")
+
+
+def _reason(address: str, settings: Settings, error: Exception) -> str:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=2).close()
+    except socket.gaierror:
+        return f"{host} does not resolve: check HEADRACE_BROKER"
+    except OSError as refused:
+        return f"{address} says {refused.strerror or refused}: start a broker (`headrace broker`) or set HEADRACE_BROKER"
+    return (
+        f"{address} listens but does not let us in over {settings.security_protocol} ({error}): "
+        "check HEADRACE_SECURITY_PROTOCOL, HEADRACE_SASL_* and HEADRACE_SSL_*"
+    )
+
+
+def create_topics(settings: Settings) -> list[str]:
+    """Create the topics that are missing, check the others, and return the names of the created.
+
+    Topics that exist are never changed. Raises TopicError, BrokerUnreachable.
+    """
+    wanted = topics(settings)
+    with open_admin(settings) as admin:
+        present = set(admin.list_topics())
+        missing = [topic for topic in wanted if topic.name not in present]
+        if missing:
+            _create(admin, missing, settings)
+        _check(admin, wanted)
+    return [topic.name for topic in missing]
+
+
+def _create(admin: KafkaAdminClient, missing: list[Topic], settings: Settings) -> None:
+    wanted = {
+        topic.name: {"num_partitions": topic.partitions, "replication_factor": settings.replication, "configs": topic.config}
+        for topic in missing
+    }
+    answer = admin.create_topics(wanted, raise_errors=False)
+    wrong = [one for one in answer["topics"] if one["error_code"] not in (0, ALREADY_EXISTS)]
+    if wrong:
+        lines = [f"topic {one['name']} was not created: {one['error_message'] or one['error_code']}" for one in wrong]
+        lines.append(f"HEADRACE_REPLICATION is {settings.replication}, HEADRACE_PARTITIONS {settings.partitions}")
+        raise TopicError("\n".join(lines))
+    admin.wait_for_topics(list(wanted))
+
+
+def check_topics(settings: Settings, wanted: Sequence[Topic] | None = None) -> None:
+    """Raise TopicError with a line for each problem of the `wanted` topics (all of them when None)."""
+    with open_admin(settings) as admin:
+        _check(admin, topics(settings) if wanted is None else wanted)
+
+
+def _check(admin: KafkaAdminClient, wanted: Sequence[Topic]) -> None:
+    found = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics() if topic["error_code"] == 0}
+    present = [topic for topic in wanted if topic.name in found]
+    policies = _policies(admin, [topic.name for topic in present if topic.compacted])
+    problems = [
+        *_missing([topic.name for topic in wanted if topic.name not in found]),
+        *_miscounted([topic for topic in present if topic.partitions != found[topic.name]], found),
+        *(_losing(topic, policies[topic.name]) for topic in present if policies.get(topic.name, "compact") != "compact"),
+    ]
+    if problems:
+        raise TopicError("\n".join(problems))
+
+
+def live_members(settings: Settings) -> list[str]:
+    """Return the names of the workers that are in the consumer group now. Raises BrokerUnreachable."""
+    deadline = time.monotonic() + settings.connect_timeout_s
+    with open_admin(settings) as admin:
+        while True:
+            try:
+                group = admin.describe_groups([settings.app_id])[settings.app_id]
+                return [member["group_instance_id"] or member["member_id"] for member in group["members"]]
+            except CoordinatorNotAvailableError as error:  # a new Kafka makes its offsets topic when first asked: 1-2 s
+                if time.monotonic() > deadline:
+                    raise _unreachable(settings, error) from error
+            time.sleep(0.1)
+
+
+def _missing(names: list[str]) -> list[str]:
+    if not names:
+        return []
+    return [f"{_named(names)} missing: run `headrace topics --create`, or set HEADRACE_CREATE_TOPICS=true"]
+
+
+def _miscounted(topics: list[Topic], found: dict[str, int]) -> list[str]:
+    names: dict[tuple[int, int], list[str]] = {}
+    for topic in topics:
+        names.setdefault((found[topic.name], topic.partitions), []).append(topic.name)
+    return [
+        f"{_named(same)} made with {has} partitions, {wanted} are wanted: set HEADRACE_PARTITIONS to what the topics have; "
+        "or stop the workers, delete the topics and run `headrace topics --create` (their records are lost)"
+        for (has, wanted), same in names.items()
+    ]
+
+
+def _named(names: list[str]) -> str:
+    return f"topic{'s' if names[1:] else ''} {', '.join(names)} {'are' if names[1:] else 'is'}"
+
+
+def _losing(topic: Topic, policy: str) -> str:
+    return (
+        f"topic {topic.name} has cleanup.policy={policy}, compact is wanted ({topic.why}): run kafka-configs.sh --alter "
+        f"--entity-type topics --entity-name {topic.name} --add-config cleanup.policy=compact"
+    )
+
+
+def _policies(admin: KafkaAdminClient, names: list[str]) -> dict[str, str]:
+    if not names:
+        return {}
+    configs = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names])["topic"]
+    return {name: configs[name].get("cleanup.policy", {"value": "delete"})["value"] for name in names}

@@ -1,0 +1,211 @@
+"""The messages of every topic, decoded and checked.
+
+Knows nothing of Kafka clients, vectors' meaning or profiles. All messages are JSON. Unknown fields are ignored; a wrong type,
+a missing field or an impossible value raises `BadMessage`, whose text is the reason that a dead letter carries.
+
+    BadMessage(ValueError)   raised by `decode_event` and `decode_item`; the sender has to change the message
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timezone
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+
+EventType = Literal["view", "click", "cart", "purchase", "rating", "like", "dislike", "comment", "search", "wish", "impression"]
+EVENT_TYPES: tuple[str, ...] = EventType.__args__  # type: ignore[attr-defined]
+NEEDS_ITEM = frozenset({"view", "click", "cart", "purchase", "rating", "like", "dislike", "impression"})
+NEEDS_TEXT = frozenset({"comment", "search", "wish"})
+
+EARLIEST_AT = 631_152_000.0  # 1990-01-01: no behaviour on the web is older
+MAX_AHEAD_S = 86_400.0  # a sender's clock may be a day (a wrong time zone) ahead of the broker's, not more
+ID_LENGTH = 256
+# An item's vector message must fit Kafka's 1 MB, or one item would stop its partition: all but the text is bounded.
+TITLE_LENGTH = 1_000
+WORD_LENGTH = 256
+MOST_WORDS = 64
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_LENGTH, description="1-256 printable characters")]
+Word = Annotated[str, msgspec.Meta(max_length=WORD_LENGTH)]
+Tags = Annotated[tuple[Word, ...], msgspec.Meta(max_length=MOST_WORDS)]
+Value = Annotated[str, msgspec.Meta(max_length=TITLE_LENGTH)] | float | bool | None
+Attributes = Annotated[dict[Word, Value], msgspec.Meta(max_length=MOST_WORDS)]
+Message = TypeVar("Message", bound=msgspec.Struct)
+
+
+class BadMessage(ValueError):  # noqa: N818  the message is bad, the program is not
+    """A message that can never be processed: the reason says what to change in it."""
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One thing a user did. Topic `events`, key `user_id`."""
+
+    event_id: Id
+    user_id: Id
+    type: EventType
+    at: Annotated[float | str, msgspec.Meta(description="Unix seconds, or ISO 8601 with a time zone (none means UTC)")]
+    item_id: Id | None = None
+    rating: float | None = None
+    progress: Annotated[float, msgspec.Meta(ge=0, le=1, description="share watched or read, for a view")] | None = None
+    text: str | None = None
+    list_id: Id | None = None
+
+
+class Item(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One thing that can be recommended. Topic `items`, key `item_id`; an empty value deletes the item."""
+
+    item_id: Id
+    title: Annotated[str, msgspec.Meta(min_length=1, max_length=TITLE_LENGTH)]
+    text: str = ""
+    category: Word = ""
+    brand: Word = ""
+    tags: Tags = ()
+    image: str | None = None
+    available: bool = True
+    attributes: Attributes = {}
+
+
+class ItemVector(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """An item as the index holds it. Compacted topic `item-vectors-<encoder>`, key `item_id`."""
+
+    item_id: Id
+    title: str
+    vector: Annotated[bytes, msgspec.Meta(description="little-endian float16, unit norm, base64")]
+    encoder: str
+    text_hash: str
+    at: Annotated[float, msgspec.Meta(description="Unix seconds the item was first published")]
+    category: str = ""
+    brand: str = ""
+    tags: tuple[str, ...] = ()
+    available: bool = True
+    attributes: dict[str, Value] = {}
+
+
+class Interaction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What one event says about one item. Topic `interactions`, key `item_id`."""
+
+    item_id: Id
+    after: Annotated[tuple[Id, ...], msgspec.Meta(description="the items the same user touched just before, newest first")]
+    weight: float
+    at: float
+    source: Annotated[tuple[int, int], msgspec.Meta(description="partition and offset of the event, to count it once")]
+
+
+class ItemSignal(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What all users together did with one item. Compacted topic `item-signals`, key `item_id`."""
+
+    item_id: Id
+    at: Annotated[float, msgspec.Meta(description="Unix seconds to which the counts are decayed")]
+    recent: Annotated[float, msgspec.Meta(description="weighted touches, fast decay")]
+    steady: Annotated[float, msgspec.Meta(description="weighted touches, slow decay")]
+    after: Annotated[dict[str, float], msgspec.Meta(description="item touched before -> decayed co-visits")] = {}
+    sources: Annotated[dict[int, int], msgspec.Meta(description="events partition -> last offset counted")] = {}
+
+
+class RecommendedItem(msgspec.Struct, frozen=True):
+    """One place of a list."""
+
+    item_id: Id
+    score: Annotated[float, msgspec.Meta(ge=0, le=1, description="softmax probability among the candidates")]
+    reason: str
+
+
+class RecommendationList(msgspec.Struct, frozen=True, kw_only=True):
+    """A user's refreshed list. Topic `recommendations`, key `user_id`."""
+
+    list_id: Id
+    user_id: Id
+    items: Annotated[tuple[RecommendedItem, ...], msgspec.Meta(description="best first")]
+    event_id: Annotated[str, msgspec.Meta(description="the newest event that the list knows of")]
+    event_at: float
+    published_at: float
+    model: Annotated[str, msgspec.Meta(description="'zero-shot', or the version of the model bundle")]
+    covers: Annotated[int, msgspec.Meta(ge=0, description="how many events this list is newer than the last one by")]
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that could not be processed. Topic `dead-letters`."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    raw: Annotated[bytes, msgspec.Meta(description="the message's value, base64")]
+
+
+_event_decoder = msgspec.json.Decoder(Event)
+_item_decoder = msgspec.json.Decoder(Item)
+_encoder = msgspec.json.Encoder()
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """Return the JSON of a message."""
+    return _encoder.encode(message)
+
+
+def decode_event(raw: bytes, appended_at: float) -> Event:
+    """Return the checked event of a record's value, its `at` as Unix seconds.
+
+    `appended_at` is the record's own Kafka time in Unix seconds: the bound on clocks that run ahead, so that a replay judges
+    as the first run did. Raises BadMessage.
+    """
+    event = _decode(_event_decoder, raw)
+    check_id("event_id", event.event_id)
+    check_id("user_id", event.user_id)
+    if event.item_id is not None:
+        check_id("item_id", event.item_id)
+    elif event.type in NEEDS_ITEM:
+        raise BadMessage(f"a {event.type} event needs item_id: say which item it is about")
+    if event.list_id is not None:
+        check_id("list_id", event.list_id)
+    if event.type in NEEDS_TEXT and not (event.text and event.text.strip()):
+        raise BadMessage(f"a {event.type} event needs text: it is missing or empty")
+    if event.rating is not None and not math.isfinite(event.rating):
+        raise BadMessage(f"rating is {event.rating}: send a finite number")
+    if event.type == "rating" and event.rating is None:
+        raise BadMessage("a rating event needs rating: a number on the configured scale")
+    return msgspec.structs.replace(event, at=_seconds(event.at, appended_at))
+
+
+def decode_item(raw: bytes) -> Item:
+    """Return the checked item of a record's value. Raises BadMessage."""
+    item = _decode(_item_decoder, raw)
+    check_id("item_id", item.item_id)
+    if not item.title.strip():
+        raise BadMessage("title is blank: an item needs a title that can be read")
+    for name, value in item.attributes.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadMessage(f"attributes.{name} is {value}: send a finite number")
+    return item
+
+
+def check_id(name: str, value: str) -> None:
+    """Raise BadMessage unless `value` is 1-256 printable characters without blanks at its ends."""
+    if not value.isprintable() or value != value.strip():
+        raise BadMessage(f"{name} {value[:40]!r} has control characters or blanks at its ends: use printable characters")
+
+
+def _decode(decoder: msgspec.json.Decoder[Message], raw: bytes) -> Message:
+    try:
+        return decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        reason = str(error) or f"{type(error).__name__}: send one JSON object"
+        raise BadMessage(f"{reason}: send one of {', '.join(EVENT_TYPES)}" if reason.endswith("`$.type`") else reason) from None
+
+
+def _seconds(at: float | str, appended_at: float) -> float:
+    if isinstance(at, str):
+        try:
+            moment = datetime.fromisoformat(at)
+            seconds = (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+        except (ValueError, OverflowError):
+            raise BadMessage(f"at {at[:40]!r} is no time: send Unix seconds or ISO 8601, as 2026-01-31T12:00:00Z") from None
+    else:
+        seconds = float(at)
+    if EARLIEST_AT <= seconds <= appended_at + MAX_AHEAD_S:
+        return seconds
+    if EARLIEST_AT <= seconds / 1000 <= appended_at + MAX_AHEAD_S:
+        raise BadMessage(f"at {at} looks like milliseconds: send Unix seconds")
+    raise BadMessage(f"at {at} lies before 1990 or more than a day after the record reached the broker: send Unix seconds")

@@ -1,0 +1,56 @@
+"""What a worker counts and times, in Prometheus form.
+
+Does not know who reads it. Each app has a registry of its own, so that two apps in one process do not share numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+STAGE_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+LATENCY_S = (0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
+BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class Metrics:
+    """The metrics of one worker."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        self.events = Counter("headrace_events", "Events processed, by type", ["type"], registry=registry)
+        self.replayed = Counter("headrace_replayed_events", "Of these, in the profile already", registry=registry)
+        self.dead_letters = Counter(
+            "headrace_dead_letters", "Messages refused, by topic and kind of reason", ["topic", "kind"], registry=registry
+        )
+        self.misrouted = Counter("headrace_misrouted", "Events sent once more under the right key", registry=registry)
+        self.lists = Counter("headrace_lists", "Lists published", registry=registry)
+        self.items = Counter("headrace_items", "Item changes published, by what they were", ["outcome"], registry=registry)
+        self.interactions = Counter("headrace_interactions", "Interactions counted", registry=registry)
+        self.texts_cut = Counter("headrace_texts_cut", "Texts cut at text_length", ["topic"], registry=registry)
+        self.unreadable = Counter(
+            "headrace_unreadable_records", "Item records that the follower had to leave out", ["topic"], registry=registry
+        )
+        self.batch = Histogram("headrace_batch_events", "Events in a micro-batch", buckets=BATCH, registry=registry)
+        self.stage = Histogram("headrace_stage_seconds", "Seconds per batch", ["stage"], buckets=STAGE_S, registry=registry)
+        self.latency = Histogram(
+            "headrace_event_to_list_seconds",
+            "From an event's append to its list's",
+            buckets=LATENCY_S,
+            registry=registry,
+        )
+        self.index_items = Gauge("headrace_index_items", "Items in the index", registry=registry)
+        self.follower_lag = Gauge("headrace_follower_lag_records", "Item records not applied yet", registry=registry)
+        self.partitions = Gauge("headrace_partitions", "Partitions of events that this worker owns", registry=registry)
+
+    def watch(self, index_items: Callable[[], int], lag: Callable[[], int], partitions: Callable[[], int]) -> None:
+        """Read three gauges from the parts that know them, at each scrape."""
+        self.index_items.set_function(index_items)
+        self.follower_lag.set_function(lag)
+        self.partitions.set_function(partitions)
+
+    def text(self) -> bytes:
+        """Return all metrics as Prometheus reads them."""
+        return generate_latest(self.registry)

@@ -1,0 +1,270 @@
+"""The step: encode events, fold them into profiles, recommend. Values in, values out.
+
+Knows no App, broker or clock: the worker, the import of history, evaluation and tests all run this object, so import = replay =
+live. Profiles pass its border as packed records.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import encoders
+from encoders import Encoder
+from ranking.index import ItemIndex
+from ranking.lists import ListMaker
+from ranking.profile import MAX_TOUCHES, HalfLives, Profile, Touch, Update, fold, is_counted, key_of, pack, unpack
+from ranking.rules import Rules
+from ranking.signals import Signals, SignalSettings
+from streams.messages import Event, Interaction, RecommendedItem
+from streams.settings import Settings
+from streams.words import Said, read
+
+AFTER = 5  # touches before an item's that count as co-visits
+ASKS = frozenset({"wish", "search"})  # words of these kinds ask for something, others state something
+WATCHED = 0.9  # share of a video or text from which on it counts as seen
+WITH_ITEM = 0.5  # what the words about an item weigh against words alone: the item's own vector says most of it
+
+
+class Sourced(NamedTuple):
+    """An event with its place in the events topic."""
+
+    event: Event
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What the texts of n events say. opinions: n of +1 or -1; vectors: (t, dim) float32; said[j] is of event rows[j]."""
+
+    opinions: list[int]
+    rows: list[int]
+    said: list[Said]
+    vectors: NDArray[np.float32]
+    cut: int
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """records: user_id -> packed profile, of users whose profile changed. folded, replayed: events counted now, and before."""
+
+    records: dict[str, bytes]
+    interactions: list[Interaction]
+    folded: int
+    replayed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What events weigh. by_type: event type -> weight, negative turns the item down; rating_scale: lowest, highest rating."""
+
+    by_type: Mapping[str, float]
+    rating_scale: tuple[float, float]
+    seen_types: frozenset[str]
+
+    def of_item(self, event: Event, opinion: int) -> float:
+        """Return the signed weight of the event for the item it is about."""
+        weight = self.by_type[event.type]
+        if event.rating is not None:
+            low, high = self.rating_scale
+            share = (min(max(event.rating, low), high) - low) / (high - low)
+            return self.by_type["rating"] * (2.0 * share - 1.0)
+        if event.progress is not None:
+            weight += (self.by_type["like"] - weight) * event.progress
+        return -abs(weight) if opinion < 0 else weight
+
+    def is_seen(self, event: Event) -> bool:
+        """Tell whether the item should leave the user's lists."""
+        return event.type in self.seen_types or (event.progress or 0.0) >= WATCHED
+
+
+class Personalizer:
+    """Encode, fold and recommend with one encoder, index and set of signals.
+
+    It remembers what it unpacked in the last fold; what it returns depends on its arguments, the index and the signals alone.
+    """
+
+    def __init__(self, encoder: Encoder, maker: ListMaker, weights: Weights, text_length: int = 2_000) -> None:
+        self.encoder = encoder
+        self.maker = maker
+        self.weights = weights
+        self.text_length = text_length
+        self._unpacked: dict[str, tuple[bytes, Profile]] = {}  # of the last fold: `recommend` mostly wants these
+
+    @property
+    def model(self) -> str:
+        """The name of the model that ranks, as lists carry it."""
+        return self.maker.model.name
+
+    def encode(self, events: Sequence[Event]) -> Readings:
+        """Return what the events' texts say, in vectors. The heavy part: whatever the encoder raises passes through."""
+        opinions: list[int] = []
+        rows: list[int] = []
+        said: list[Said] = []
+        cut = 0
+        for row, event in enumerate(events):
+            text = event.text or ""
+            cut += len(text) > self.text_length
+            reading = read(text[: self.text_length], event.type)
+            opinions.append(reading.opinion)
+            rows.extend([row] * len(reading.said))
+            said.extend(reading.said)
+        return Readings(opinions, rows, said, self.encoder.encode([each.text for each in said]), cut)
+
+    def fold(self, records: Mapping[str, bytes | None], batch: Sequence[Sourced], readings: Readings) -> Folded:
+        """Fold a batch, in order, into the records of its users (None: a new user). Pure.
+
+        Events at or below a record's watermark change nothing; their interactions are returned again all the same, since a
+        replay means that they may not have been sent.
+        """
+        users = list(dict.fromkeys(sourced.event.user_id for sourced in batch))
+        place = {user: i for i, user in enumerate(users)}
+        before = [unpack(records.get(user), self.encoder.dim) for user in users]
+        updates: list[list[Update]] = [[] for _ in users]
+        turns: list[tuple[int, int]] = []  # of each event: its user's place, and its own among that user's
+        spoken = self._spoken(batch, readings)
+        for row, sourced in enumerate(batch):
+            i = place[sourced.event.user_id]
+            turns.append((i, len(updates[i])))
+            updates[i].append(self._update(sourced, readings.opinions[row], spoken[row]))
+        after, folded = fold(before, updates, self.maker.half_lives, self.encoder.dim)
+        changed = {user: pack(new) for user, old, new in zip(users, before, after, strict=True) if new is not old}
+        self._unpacked = {user: (changed[user], new) for user, new in zip(users, after, strict=True) if user in changed}
+        recent = [list(profile.touches) for profile in before]
+        interactions: list[Interaction] = []
+        replayed = 0
+        for i, turn in turns:
+            update, is_new = updates[i][turn], folded[i][turn]
+            is_replay = is_counted(before[i], update.partition, update.offset)
+            replayed += is_replay
+            if is_new or is_replay:  # else a producer's own retry: its item was told of it before
+                interactions.extend(_interaction(update, t, recent[i]) for t in update.touches if t.item_id and t.weight > 0)
+            for touch in update.touches if is_new else ():
+                insort(recent[i], touch, key=attrgetter("at"))
+        return Folded(changed, interactions, sum(map(sum, folded)), replayed)
+
+    def recommend(self, records: Mapping[str, bytes], at: float) -> dict[str, tuple[RecommendedItem, ...]]:
+        """Return each user's list at a time (Unix seconds), best first."""
+        profiles = [self._profile(user, record) for user, record in records.items()]
+        lists = self.maker.lists(profiles, at)
+        return {user: tuple([RecommendedItem(*item) for item in own]) for user, own in zip(records, lists, strict=True)}
+
+    def step(
+        self, records: Mapping[str, bytes | None], batch: Sequence[Sourced], at: float
+    ) -> tuple[Folded, dict[str, tuple[RecommendedItem, ...]]]:
+        """Encode, fold and recommend for the users of one batch."""
+        folded = self.fold(records, batch, self.encode([sourced.event for sourced in batch]))
+        users = dict.fromkeys(sourced.event.user_id for sourced in batch)
+        now = {user: folded.records.get(user) or records.get(user) or b"" for user in users}
+        return folded, self.recommend({user: record for user, record in now.items() if record}, at)
+
+    def _profile(self, user: str, record: bytes) -> Profile:
+        packed, profile = self._unpacked.get(user, (None, None))
+        return profile if profile is not None and packed is record else unpack(record, self.encoder.dim)
+
+    def _spoken(self, batch: Sequence[Sourced], readings: Readings) -> list[_Spoken]:
+        """Return what each event's words add."""
+        spoken = [_Spoken() for _ in batch]
+        for row, said, vector in zip(readings.rows, readings.said, readings.vectors, strict=True):
+            weight = abs(self.weights.by_type[said.kind])
+            own, event = spoken[row], batch[row].event
+            if said.kind not in ASKS and event.item_id and self.weights.of_item(event, readings.opinions[row]) < 0:
+                continue  # "too much football" with a dislike is no word for football
+            if said.sign < 0:
+                own.push = _plus(own.push, weight, vector)
+            elif said.kind in ASKS:
+                own.ask = _plus(own.ask, weight, vector)
+            else:
+                own.pull = _plus(own.pull, weight * (WITH_ITEM if event.item_id else 1.0), vector)
+        return spoken
+
+    def _update(self, sourced: Sourced, opinion: int, spoken: _Spoken) -> Update:
+        event = sourced.event
+        at = float(event.at)
+        seen = self.weights.is_seen(event)
+        touches: list[Touch] = []
+        pull, push = spoken.pull, spoken.push
+        if event.item_id is not None:
+            weight = self.weights.of_item(event, opinion)
+            found = self.maker.index.item(event.item_id) if weight else None
+            if found is not None and weight > 0:
+                pull = _plus(pull, weight, found[1])
+            elif found is not None:
+                push = _plus(push, -weight, found[1])
+            if weight or seen:
+                touches.append(Touch(event.item_id, event.type, weight, at))
+        if spoken.ask is not None:
+            touches.append(Touch("", event.type, self.weights.by_type["wish"], at))
+        return Update(
+            sourced.partition, sourced.offset, key_of(event.event_id), at, pull, spoken.ask, push, tuple(touches), seen
+        )
+
+
+@dataclass(slots=True)
+class _Spoken:
+    """The weighted sums of the vectors of an event's words, each (dim,) float32 or None."""
+
+    pull: NDArray[np.float32] | None = None
+    ask: NDArray[np.float32] | None = None
+    push: NDArray[np.float32] | None = None
+
+
+def load_encoder(settings: Settings) -> Encoder:
+    """Return the encoder that the settings name. Raises EncoderError."""
+    return encoders.load(
+        settings.encoder,
+        device=settings.device,
+        dtype=settings.dtype,
+        max_tokens=settings.max_tokens,
+        threads=settings.threads,
+        cache=settings.cache_dir,
+    )
+
+
+def build(encoder: Encoder, settings: Settings, index: ItemIndex | None = None, signals: Signals | None = None) -> Personalizer:
+    """Return the Personalizer that the settings describe, over this index and these signals."""
+    half_lives = HalfLives(
+        long_s=settings.long_half_life_days * 86_400.0,
+        short_s=settings.short_half_life_hours * 3_600.0,
+        avoid_s=settings.avoid_half_life_days * 86_400.0,
+        asked_s=settings.asked_half_life_hours * 3_600.0,
+    )
+    trend = SignalSettings(settings.trend_half_life_hours * 3_600.0, settings.popular_half_life_days * 86_400.0)
+    maker = ListMaker(
+        index if index is not None else ItemIndex(encoder.dim, encoder.id),
+        signals if signals is not None else Signals(trend),
+        rules=Rules(settings.list_size, settings.max_per_category, settings.diversity),
+        half_lives=half_lives,
+        candidates=settings.candidates,
+    )
+    weights = Weights(settings.event_weights, settings.rating_scale, frozenset(settings.seen_types))
+    return Personalizer(encoder, maker, weights, settings.text_length)
+
+
+def _plus(total: NDArray[np.float32] | None, weight: float, vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    part = np.float32(weight) * vector
+    return part if total is None else total + part
+
+
+def _interaction(update: Update, touch: Touch, recent: Sequence[Touch]) -> Interaction:
+    """Return what an event says about an item. recent: the user's touches by time; a replay finds later ones among them."""
+    before: dict[str, None] = {}
+    for other in reversed(recent[-MAX_TOUCHES:]):
+        if other.item_id not in ("", touch.item_id) and other.weight > 0 and other.at <= touch.at:
+            before[other.item_id] = None
+            if len(before) == AFTER:
+                break
+    return Interaction(
+        item_id=touch.item_id,
+        after=tuple(before),
+        weight=touch.weight,
+        at=touch.at,
+        source=(update.partition, update.offset),
+    )

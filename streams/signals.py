@@ -1,0 +1,45 @@
+"""The signals agent's work: interactions to what all users together did with an item. Knows no topic and no broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ranking.signals import Counts, Signals
+from streams.messages import Interaction, ItemSignal
+
+
+class SignalCounter:
+    """Count interactions into the signals that this worker follows, and make the records that other workers follow."""
+
+    def __init__(self, signals: Signals) -> None:
+        self.signals = signals
+
+    def count(self, batch: Sequence[Interaction]) -> set[str]:
+        """Count a batch; return the ids of the items that changed. What was counted before is left out."""
+        return {
+            each.item_id for each in batch if self.signals.count(each.item_id, each.after, each.weight, each.at, each.source)
+        }
+
+    def record(self, item_id: str) -> ItemSignal:
+        """Return the message with an item's counts now. Raises KeyError for an item never counted."""
+        counts = self.signals.counts(item_id)
+        if counts is None:
+            raise KeyError(f"no interaction with {item_id} was counted here")
+        return ItemSignal(
+            item_id=item_id,
+            at=counts.at,
+            recent=counts.recent,
+            steady=counts.steady,
+            after=counts.after,
+            sources=counts.sources,
+        )
+
+
+def apply(changes: Sequence[ItemSignal | str], signals: Signals) -> None:
+    """Bring signals up to date: messages replace older counts, bare ids are forgotten, in order."""
+    for change in changes:
+        if isinstance(change, str):
+            signals.remove(change)
+        else:
+            counts = Counts(change.at, change.recent, change.steady, dict(change.after), dict(change.sources))
+            signals.put(change.item_id, counts)

@@ -1,0 +1,48 @@
+"""A worker's small HTTP server: `/metrics` for Prometheus, `/health` for whoever restarts or balances workers.
+
+Does not know what is counted, nor what makes a worker ready: both come as functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+from mode import Service
+
+
+class WebServer(Service):  # type: ignore[misc]  # mode is untyped to mypy here
+    """Serves from its start to its stop. `ready` returns None, or what the worker still waits for."""
+
+    def __init__(self, host: str, port: int, metrics: Callable[[], bytes], ready: Callable[[], str | None]) -> None:
+        super().__init__()
+        self._host, self._port = host, port
+        self._metrics, self._ready = metrics, ready
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, also where 0 asked for a free one."""
+        if self._runner is None or not self._runner.addresses:
+            return 0
+        return int(self._runner.addresses[0][1])
+
+    async def on_start(self) -> None:
+        """Begin to listen."""
+        app = web.Application()
+        app.add_routes([web.get("/metrics", self._get_metrics), web.get("/health", self._get_health)])
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._host, self._port).start()
+
+    async def on_stop(self) -> None:
+        """Stop listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _get_metrics(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def _get_health(self, request: web.Request) -> web.Response:
+        waiting = self._ready()
+        return web.json_response({"ready": waiting is None, "waiting_for": waiting}, status=200 if waiting is None else 503)
