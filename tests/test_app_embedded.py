@@ -1,0 +1,84 @@
+"""A worker on the embedded broker, through its outside: topics and HTTP."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+from flows import World, eventually
+
+pytestmark = [
+    pytest.mark.embedded,
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def get(url: str) -> tuple[int, str]:
+    """Return status and body, status 0 when nothing listens."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def test_items_events_signals_and_metrics(embedded_world: Callable[..., World]) -> None:
+    """Items are encoded once and deleted, events counted, touches come back as signals; the numbers are there to scrape."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    world = embedded_world(web_port=port)
+    worker = world.start()
+    statuses = set()
+
+    def health() -> int:
+        statuses.add(get(f"http://127.0.0.1:{port}/health")[0])
+        return max(statuses)
+
+    eventually(lambda: (health(), worker.process.poll())[0], lambda status: 200 in statuses)
+    tea = json.dumps({"item_id": "tea", "title": "Green tea"}).encode()
+    world.send_raw(world.topics.items, b"tea", tea)
+    world.send_raw(world.topics.items, b"tea", tea)
+    world.send_raw(world.topics.items, b"pot", json.dumps({"item_id": "pot", "title": "Pot"}).encode())
+    world.send_raw(world.topics.items, b"pot", b"")
+    world.send([world.event("ann", type="click", item_id="tea") for _ in range(3)])
+    world.send([world.event("ann", text="x" * 3_000)])
+    eventually(world.counts, lambda counts: counts == {"ann": 4})
+    signal = eventually(
+        lambda: world.messages(world.topics.item_signals), lambda found: bool(found) and found[-1]["recent"] > 2.9
+    )
+    assert signal[-1]["item_id"] == "tea"
+    vectors = eventually(lambda: world.records(world.topics.item_vectors), lambda found: len(found) == 4)
+    assert [record.value for record in vectors if record.key == b"pot"][-1] is None
+    assert len({json.loads(record.value)["text_hash"] for record in vectors if record.key == b"tea"}) == 1
+    _, numbers = eventually(lambda: get(f"http://127.0.0.1:{port}/metrics"), lambda seen: "headrace_index_items 1.0" in seen[1])
+    for line in (
+        'headrace_events_total{type="click"} 3.0',
+        "headrace_partitions 2.0",
+        "headrace_event_to_list_seconds_count 4.0",
+        'headrace_items_total{outcome="deleted"} 1.0',
+    ):
+        assert line in numbers
+    lists = world.messages(world.topics.recommendations)
+    assert sum(message["covers"] for message in lists) == 4
+    assert len({message["list_id"] for message in lists}) == len(lists)
+    assert worker.stop() == 0
+    assert get(f"http://127.0.0.1:{port}/health")[0] == 0
+
+
+def test_an_error_that_no_event_explains_ends_the_process(embedded_world: Callable[..., World]) -> None:
+    """A record of another encoder's profile is not an event's fault: exit code 70, nothing acknowledged, nothing refused."""
+    world = embedded_world()
+    world.start().ready().stop()
+    world.send_raw(world.topics.profiles, b"ann", b"RECORD OF ANOTHER ENCODER")
+    world.send([world.event("ann")])
+    worker = world.start()
+    assert worker.process.wait(20) == 70
+    assert "nothing that is unfinished is acknowledged" in worker.said()
+    assert world.records(world.topics.dead_letters) == []

@@ -1,0 +1,292 @@
+"""The transformer path over tiny models with random weights, made on the spot: BERT, RoBERTa's family, GPT-2, Llama."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch.overrides import TorchFunctionMode
+
+import encoders
+from encoders import EncoderError, centring, compact, padded, recipe
+from encoders.transformer import TransformerEncoder
+
+WORDS = [
+    "<s>",
+    "<pad>",
+    "</s>",
+    "<unk>",
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "mat",
+    "coffee",
+    "tea",
+    "beans",
+    "news",
+    "sport",
+    "jazz",
+    *"咖啡茶豆新闻体育",
+]
+COMMON = {"vocab_size": len(WORDS), "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "initializer_range": 0.4}
+BERT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 66,
+}
+TEXTS = [
+    "coffee beans",
+    "",
+    "the cat sat on the mat",
+    "咖 啡",
+    "jazz " * 500,
+    "the",
+    "unknown words here",
+    "tea news sport " * 9,
+]
+
+
+def make_folder(folder: Path, kind: str, seed: int = 0, **changes: object) -> Path:
+    """Save a model of random weights with a tokenizer of a few words."""
+    import transformers
+
+    torch.manual_seed(seed)
+    configs: dict[str, Callable[..., Any]] = {
+        "bert": lambda **given: transformers.BertConfig(**BERT, **given),
+        "xlm-roberta": lambda **given: transformers.XLMRobertaConfig(**BERT, type_vocab_size=1, **given),
+        "gpt2": lambda **given: transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64, **given),
+        "llama": lambda **given: transformers.LlamaConfig(**BERT, **given),
+        "t5": lambda **given: transformers.T5Config(d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8, **given),
+    }
+    transformers.AutoModel.from_config(configs[kind](**COMMON, **changes)).save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    if kind in ("bert", "xlm-roberta"):
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=64
+    )
+    fast.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One folder per kind of model."""
+    at = tmp_path_factory.mktemp("tiny")
+    return {kind: make_folder(at / f"tiny-{kind}", kind) for kind in ("bert", "xlm-roberta", "gpt2", "llama")}
+
+
+def load(folder: Path, cache: Path, **given: Any) -> TransformerEncoder:
+    """Load a folder in float32."""
+    encoder = encoders.load(str(folder), cache=cache, **({"dtype": "float32", "max_tokens": 40} | given))
+    assert isinstance(encoder, TransformerEncoder)
+    return encoder
+
+
+def by_transformers(folder: Path, texts: list[str], how: str) -> np.ndarray:
+    """Return the vectors that transformers gives for one text at a time, nothing padded: what every other way must equal."""
+    import transformers
+
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    rows = []
+    for text in texts:
+        ids = tokenizer(text, truncation=True, max_length=40)["input_ids"] or [0]
+        with torch.inference_mode():
+            states = model(input_ids=torch.tensor([ids])).last_hidden_state[0]
+        row = {"mean": states.mean(0), "cls": states[0], "last": states[-1]}[how]
+        rows.append((row / row.norm()).numpy())
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize(("kind", "how"), [("bert", "mean"), ("xlm-roberta", "mean"), ("gpt2", "last"), ("llama", "last")])
+def test_a_batch_equals_transformers_one_text_at_a_time(folders: dict[str, Path], kind: str, how: str, tmp_path: Path) -> None:
+    """Sorting, sharing rows, padding and pooling change no vector and no order, for empty and too long texts too."""
+    ours = load(folders[kind], tmp_path, centre=False).encode(TEXTS)
+    np.testing.assert_allclose(ours, by_transformers(folders[kind], TEXTS, how), atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta"])
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("mode", ["mean", "cls"])
+def test_the_compact_forward_equals_transformers(
+    folders: dict[str, Path], kind: str, packing: bool, mode: str, tmp_path: Path
+) -> None:
+    """Both of its linear layers and both poolings give transformers' numbers."""
+    folder = shutil.copytree(folders[kind], tmp_path / "copy")
+    pool_by(folder, pooling_mode_mean_tokens=mode == "mean", pooling_mode_cls_token=mode == "cls")
+    how = recipe.read(folder, kind)
+    tensors = dict(compact._tensors(folder))
+    engine = compact.Compact(tensors, how, torch.float32, packing=packing)
+    encoder = TransformerEncoder(engine, Tokenizer.from_file(str(folder / "tokenizer.json")), "", 40)
+    np.testing.assert_allclose(encoder.encode(TEXTS), by_transformers(folder, TEXTS, mode), atol=2e-5)
+
+
+@pytest.mark.parametrize(("kind", "engine"), [("bert", compact.Compact), ("llama", padded.Padded)])
+def test_the_engine_follows_from_the_architecture(folders: dict[str, Path], kind: str, engine: type, tmp_path: Path) -> None:
+    """BERT takes the compact forward pass, any other model transformers' own."""
+    assert isinstance(load(folders[kind], tmp_path)._engine, engine)
+
+
+@pytest.mark.parametrize("change", [{"hidden_act": "relu"}, {"is_decoder": True}])
+def test_a_bert_with_other_parts_goes_through_transformers(change: dict[str, object], tmp_path: Path) -> None:
+    """What the compact pass does not compute is left to transformers, with the same numbers."""
+    folder = make_folder(tmp_path / "other", "bert", **change)
+    encoder = load(folder, tmp_path, centre=False)
+    assert isinstance(encoder._engine, padded.Padded)
+    np.testing.assert_allclose(encoder.encode(TEXTS), by_transformers(folder, TEXTS, "mean"), atol=2e-5)
+
+
+def test_weights_saved_with_a_head_are_the_same_weights(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A checkpoint whose tensors bear the prefix `bert.`, as those with a head do, gives the same vectors."""
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(folders["bert"], tmp_path / "headed")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({f"bert.{name}": tensor for name, tensor in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+    np.testing.assert_array_equal(
+        load(folder, tmp_path, centre=False).encode(TEXTS), load(folders["bert"], tmp_path, centre=False).encode(TEXTS)
+    )
+
+
+def test_many_texts_take_several_calls_and_keep_their_order(folders: dict[str, Path], tmp_path: Path) -> None:
+    """More texts than one call takes come back in order."""
+    encoder = load(folders["bert"], tmp_path)
+    texts = [" ".join(WORDS[4 + (i * 7 + j) % 19] for j in range(1 + i % 9)) for i in range(3 * compact.TEXTS + 5)]
+    some = [0, 77, compact.TEXTS, 3 * compact.TEXTS + 4]
+    np.testing.assert_allclose(encoder.encode(texts)[some], encoder.encode([texts[i] for i in some]), atol=1e-5)
+
+
+def test_a_copied_folder_is_the_same_encoder(folders: dict[str, Path], tmp_path: Path) -> None:
+    """The id names the content, not the place: the same weights elsewhere give the same id and the same vectors."""
+    here = load(folders["gpt2"], tmp_path)
+    there = load(shutil.copytree(folders["gpt2"], tmp_path / "tiny-gpt2"), tmp_path)
+    assert here.id == there.id
+    np.testing.assert_array_equal(here.encode(TEXTS), there.encode(TEXTS))
+
+
+def test_what_changes_vectors_changes_the_id(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Other weights, another pooling, another prefix or no centring: each is another id."""
+    bert = folders["bert"]
+    other = make_folder(tmp_path / "a" / bert.name, "bert", seed=1)
+    pooled = shutil.copytree(bert, tmp_path / "b" / bert.name)
+    pool_by(pooled, pooling_mode_cls_token=True)
+    prompted = shutil.copytree(bert, tmp_path / "c" / bert.name)
+    (prompted / "config_sentence_transformers.json").write_text('{"prompts": {"query": "tea "}}')
+    ids = {load(folder, tmp_path).id for folder in (bert, other, pooled, prompted)} | {load(bert, tmp_path, centre=False).id}
+    assert len(ids) == 5
+
+
+def test_a_prefix_goes_before_every_text(folders: dict[str, Path], tmp_path: Path) -> None:
+    """The folder's prompt is put before each text."""
+    folder = shutil.copytree(folders["bert"], tmp_path / "prompted")
+    (folder / "config_sentence_transformers.json").write_text('{"prompts": {"query": "tea "}}')
+    plain = load(folders["bert"], tmp_path, centre=False)
+    prefixed = load(folder, tmp_path, centre=False)
+    np.testing.assert_allclose(prefixed.encode(["news"]), plain.encode(["tea news"]), atol=1e-6)
+
+
+def test_centring_takes_away_what_all_texts_share(folders: dict[str, Path], tmp_path: Path) -> None:
+    """The centred vector is the raw one less the mean and the first direction of the centre's texts, normalised."""
+    raw = load(folders["llama"], tmp_path, centre=False)
+    centred = load(folders["llama"], tmp_path)
+    of_all = raw.encode(centring.TEXTS.read_text("utf-8").splitlines())
+    values, directions = np.linalg.eigh(np.cov(of_all.T))
+    top = directions[:, values.argmax()]
+    expected = raw.encode(TEXTS) - of_all.mean(0)
+    expected = expected - np.outer(expected @ top, top)
+    np.testing.assert_allclose(centred.encode(TEXTS), expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-4)
+
+
+def pool_by(folder: Path, **modes: bool) -> None:
+    """Write how sentence-transformers would pool."""
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text(json.dumps({"word_embedding_dimension": 32, **modes}))
+
+
+def refusal(folder: Path, cache: Path) -> str:
+    """Return why a folder is refused."""
+    with pytest.raises(EncoderError) as caught:
+        load(folder, cache)
+    return str(caught.value)
+
+
+def test_what_cannot_be_computed_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A pooling or a module that is not built in is an error, not a different vector."""
+    pooled = shutil.copytree(folders["bert"], tmp_path / "max")
+    pool_by(pooled, pooling_mode_max_tokens=True)
+    assert "pools by pooling_mode_max_tokens" in refusal(pooled, tmp_path)
+    dense = shutil.copytree(folders["bert"], tmp_path / "dense")
+    (dense / "modules.json").write_text('[{"type": "sentence_transformers.models.Dense"}]')
+    assert "sentence_transformers.models.Dense" in refusal(dense, tmp_path)
+    assert "encoder-decoder (t5)" in refusal(make_folder(tmp_path / "t5", "t5"), tmp_path)
+
+
+def test_missing_weights_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    """No weights, or a part of them: transformers would draw the rest at random."""
+    from safetensors.torch import load_file, save_file
+
+    empty = shutil.copytree(folders["bert"], tmp_path / "empty")
+    (empty / "model.safetensors").unlink()
+    assert "has no *.safetensors" in refusal(empty, tmp_path)
+    part = shutil.copytree(folders["llama"], tmp_path / "part")
+    tensors = load_file(part / "model.safetensors")
+    del tensors["layers.1.mlp.up_proj.weight"]
+    save_file(tensors, part / "model.safetensors", {"format": "pt"})
+    assert "lacks 1 tensors, as layers.1.mlp.up_proj.weight" in refusal(part, tmp_path)
+
+
+def test_vectors_that_are_not_finite_stop_the_batch(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A model that overflows is an error with the next step, never a NaN in an index."""
+    encoder = load(folders["bert"], tmp_path)
+    encoder._engine._embeddings[0][4] = float("nan")  # type: ignore[attr-defined]  # the word "the"
+    with pytest.raises(FloatingPointError, match="set the dtype to float32"):
+        encoder.encode(["the cat"])
+
+
+class CountedCalls(TorchFunctionMode):
+    """Count the calls of torch that Python makes: each one may let go of the GIL and has to wait for it again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
+        return func(*args, **(kwargs or {}))
+
+
+def calls_of_core(encoder: TransformerEncoder) -> int:
+    """Return how many calls of torch one forward pass makes from Python."""
+    batch = encoder.pre(TEXTS)
+    with CountedCalls() as counted:
+        encoder.core(batch)
+    return counted.calls
+
+
+def test_the_compact_forward_is_one_call_from_python(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Besides the compiled one, which is not counted, Python makes no call of torch; transformers makes over fifty."""
+    ours = load(folders["bert"], tmp_path)
+    how = recipe.read(folders["bert"], "bert")
+    engine = padded.load(folders["bert"], "bert", how, "cpu", torch.float32)
+    theirs = TransformerEncoder(engine, Tokenizer.from_file(str(folders["bert"] / "tokenizer.json")), "", 40)
+    assert calls_of_core(ours) == 0
+    assert calls_of_core(theirs) > 50
+
+
+def test_cache_that_cannot_be_written(tmp_path: Path) -> None:
+    """A cache folder that cannot be made is an error that says so, not a traceback of the file system."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(encoders.EncoderError, match=r"cache folder .* cannot be written"):
+        encoders.load(str(make_folder(tmp_path / "bert", "bert")), cache=tmp_path / "file" / "cache")
