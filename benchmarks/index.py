@@ -81,7 +81,7 @@ def own_index(vectors: NDArray[np.float32]) -> ItemIndex:
 def measure_own(index: ItemIndex, queries: NDArray[np.float32]) -> Measured:
     """Measure a worker's index against exact search over the vectors that it holds; row numbers are its slots."""
     slots = np.flatnonzero(index.listed)
-    truth = slots[exact(index.vectors[slots], queries, min(K, len(slots)))]
+    truth = slots[exact(index.vectors(slots), queries, min(K, len(slots)))]
     return measure(lambda query, k: index.search(query, k)[1], queries, truth)
 
 

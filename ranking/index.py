@@ -1,8 +1,8 @@
 """The items that can be recommended: vectors, what rules need to know of them, and nearest-neighbour search over them.
 
-Knows no users, texts or topics. Exact search (FAISS flat) while there are few items, an inverted file with 8-bit codes (FAISS
-IVF-SQ8) from `IVF_FROM` items on, trained again in a thread of its own each time the catalogue has grown fourfold, so that
-neither readers nor the writer wait for k-means. Items that are not available stay known, but out of the search.
+Knows no users, texts or topics. Exact search while there are few items, an inverted file from `IVF_FROM` items on, trained
+again in a thread of its own each time the catalogue has grown fourfold, so that neither readers nor the writer wait for
+k-means. Items that are not available stay known, but out of the search.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ranking import codes, search
 from ranking.profile import key_of
+from ranking.search import ExactSearch, InvertedSearch, Search
 
-FORMAT = 1
-PART = 1_000
+FORMAT = 2
+PART = 2_000  # items of a snapshot written at once: 2 ms in which nobody else has the lock
+BLOCK = 20_000  # vectors decoded at once for a training: 31 MB at 384 dims
 IVF_FROM = 6_000  # below, exact search takes under 0.5 ms a query at 384 dims
 GROWTH = 4  # train again when there are this many times the items of the last training
-NPROBE = 8
 KEPT = 20_000  # answers of `slots_of`, about 1 kB each
 NOWHERE = -1
 
@@ -47,8 +49,9 @@ class IndexedItem(msgspec.Struct, frozen=True, array_like=True):
 class ItemIndex:
     """Items by slot (a row number that stays the item's own while it lives). Hold `lock` to use slots over several calls.
 
-    vectors: (capacity, dim) float32 unit rows; keys: (capacity,) uint64 of `key_of(item_id)`; category, brand: (capacity,)
-    int32 codes, 0 is none; at: (capacity,) float64; listed: (capacity,) bool, whether the item can be recommended now.
+    codes, scales: (capacity, dim) int8 and (capacity,) float32, the vectors as `ranking.codes` keeps them, unit rows within
+    0.002; keys: (capacity,) uint64 of `key_of(item_id)`; category, brand: (capacity,) int32 codes, 0 is none; at: (capacity,)
+    float64; listed: (capacity,) bool, whether the item can be recommended now.
     """
 
     def __init__(self, dim: int, encoder_id: str) -> None:
@@ -56,7 +59,8 @@ class ItemIndex:
         self.encoder_id = encoder_id
         self.lock = threading.RLock()
         self.items: list[IndexedItem | None] = []
-        self.vectors = np.zeros((0, dim), np.float32)
+        self.codes = np.zeros((0, dim), np.int8)
+        self.scales = np.zeros(0, np.float32)
         self.keys = np.zeros(0, np.uint64)
         self.category = np.zeros(0, np.int32)
         self.brand = np.zeros(0, np.int32)
@@ -67,7 +71,7 @@ class ItemIndex:
         self._free: list[int] = []
         self._codes: dict[str, int] = {"": 0}
         self._kept: dict[int, tuple[list[tuple[str, float]], dict[int, float]]] = {}
-        self._search = _flat(dim)
+        self._search: Search = ExactSearch(dim)
         self._trained_on = 0
         self._training: threading.Thread | None = None
         self._since_training: set[int] = set()
@@ -98,7 +102,11 @@ class ItemIndex:
         with self.lock:
             slot = self.slot(item_id)
             item = self.items[slot] if slot >= 0 else None
-            return None if item is None else (item, self.vectors[slot].copy())
+            return None if item is None else (item, self.vectors([slot])[0])
+
+    def vectors(self, slots: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors of slots, in the slots' shape with `dim` behind it."""
+        return codes.decode(self.codes[slots], self.scales[slots])
 
     def upsert(self, items: Sequence[IndexedItem], vectors: NDArray[np.floating[Any]]) -> None:
         """Add items or replace those of the same id. vectors: (n, dim), unit rows in the order of the items."""
@@ -109,11 +117,11 @@ class ItemIndex:
         with self.lock:
             rows = {item.item_id: row for row, item in enumerate(items)}  # of one id the last one stands
             slots = np.array([self._place(items[row]) for row in rows.values()], np.int64)
-            fresh = vectors[list(rows.values())].astype(np.float32)
-            moved = self._moved(slots, fresh)
+            fresh = codes.encode(vectors[list(rows.values())])
+            moved = self._moved(slots, *fresh)
             if len(moved) and not self.listed[slots].all():
                 self._kept.clear()
-            self.vectors[slots] = fresh
+            self.codes[slots], self.scales[slots] = fresh
             self._reindex(slots[moved])
         self._train_when_grown()
 
@@ -132,13 +140,8 @@ class ItemIndex:
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return inner products and slots of the k nearest listed items per query, both (n, k), best first; slot -1 is none."""
-        import faiss
-
-        k = min(k, max(1, len(self)))
         with self.lock:
-            faiss.omp_set_num_threads(1)  # of this thread only: on 2 busy cores a step took 10 ms with the pool, 0.5 without
-            scores, slots = self._search.search(np.ascontiguousarray(queries, np.float32), k)
-            return scores, slots
+            return self._search.nearest(queries, min(k, max(1, len(self))))
 
     def newest(self, k: int) -> NDArray[np.int64]:
         """Return the slots of the k listed items that were published last, newest first."""
@@ -155,45 +158,59 @@ class ItemIndex:
             thread.join()
 
     def save(self, folder: Path) -> None:
-        """Write a snapshot into an existing folder."""
-        import faiss
-
+        """Write a snapshot into an existing folder, a part at a time: readers go on meanwhile, writers have to wait."""
         with self.lock:
-            items, trained_on = list(self.items), self._trained_on
-            vectors = self.vectors[: len(items)].copy()
-            search = faiss.serialize_index(self._search)
-        # A part at a time: encoding 100,000 items in one call kept every other thread from running for 150 ms.
-        parts = [msgspec.msgpack.encode(items[start : start + PART]) for start in range(0, len(items), PART)]
-        head = _Head(FORMAT, self.encoder_id, self.dim, trained_on, parts)
+            count, trained_on, inverted = len(self.items), self._trained_on, self._search
+        trained = inverted.trained if isinstance(inverted, InvertedSearch) else b""
+        parts = []
+        with (folder / "vectors.bin").open("wb") as file:
+            for start in range(0, count, PART):
+                slots = np.arange(start, min(start + PART, count))
+                with self.lock:
+                    items = self.items[start : start + PART]
+                    rows = self.codes[slots], self.scales[slots], self._lists_of(slots, inverted)
+                parts.append(msgspec.msgpack.encode(items))
+                file.writelines(bytes(row) for row in rows)
+        head = _Head(FORMAT, self.encoder_id, self.dim, trained_on, count, parts, trained)
         (folder / "items.msgpack").write_bytes(msgspec.msgpack.encode(head))
-        np.save(folder / "vectors.npy", vectors.astype(np.float16))
-        np.save(folder / "search.npy", search)
 
     @classmethod
     def load(cls, folder: Path, dim: int, encoder_id: str) -> ItemIndex:
         """Read a snapshot. Raises ItemIndexError when it is of another encoder or format."""
-        import faiss
-
-        head = msgspec.msgpack.decode((folder / "items.msgpack").read_bytes(), type=_Head)
-        if head.format != FORMAT or head.encoder_id != encoder_id or head.dim != dim:
-            raise ItemIndexError(
-                f"{folder} holds items of encoder {head.encoder_id} ({head.dim} dims, format {head.format}), "
-                f"not of {encoder_id} ({dim} dims, format {FORMAT}): use the old encoder, or another state folder"
-            )
+        head = _read_head(folder, dim, encoder_id)
         index = cls(dim, encoder_id)
-        items = [item for part in head.items for item in msgspec.msgpack.decode(part, type=list[IndexedItem | None])]
-        index._grow(len(items))
-        for slot, item in enumerate(items):
+        index._grow(head.count)
+        for slot, item in enumerate(item for part in head.items for item in _items.decode(part)):
             index.items.append(item)
             if item is None:
                 index._free.append(slot)
             else:
                 index._describe(slot, item)
-        index.vectors[: len(items)] = np.load(folder / "vectors.npy")
-        index._search = faiss.deserialize_index(np.load(folder / "search.npy"))
+        if head.trained:
+            index._search = InvertedSearch(head.trained)
+            index._trained_on = head.trained_on
+        with (folder / "vectors.bin").open("rb") as file:
+            for start in range(0, head.count, PART):
+                index._read_part(file, np.arange(start, min(start + PART, head.count)))
         index._searched[:] = index.listed
-        index._trained_on = head.trained_on
         return index
+
+    def _read_part(self, file: BinaryIO, slots: NDArray[np.int64]) -> None:
+        self.codes[slots] = np.frombuffer(file.read(len(slots) * self.dim), np.int8).reshape(len(slots), self.dim)
+        self.scales[slots] = np.frombuffer(file.read(4 * len(slots)), np.float32)
+        lists = np.frombuffer(file.read(4 * len(slots)), np.int32)
+        listed = self.listed[slots]
+        if not isinstance(self._search, InvertedSearch):
+            self._search.add(slots[listed], self.vectors(slots[listed]))
+            return
+        for own, lists_known in ((listed & (lists != search.NONE), True), (listed & (lists == search.NONE), False)):
+            self._search.add(slots[own], self.vectors(slots[own]), lists[own] if lists_known else None)
+
+    def _lists_of(self, slots: NDArray[np.int64], inverted: Search) -> NDArray[np.int32]:
+        """Return the slots' lists in an inverted file; none when there is none, or a newer training took its place."""
+        if inverted is self._search and isinstance(inverted, InvertedSearch):
+            return inverted.lists_of(slots)
+        return np.full(len(slots), search.NONE, np.int32)
 
     def _place(self, item: IndexedItem) -> int:
         slot = self._slots.get(item.item_id, NOWHERE)
@@ -221,25 +238,31 @@ class ItemIndex:
         if wanted <= capacity:
             return
         room = max(wanted, capacity + capacity // 4, 1_024)  # a quarter more: memory counts, and copies are rare enough
-        for name in ("vectors", "keys", "category", "brand", "at", "listed", "_searched"):
+        for name in ("codes", "scales", "keys", "category", "brand", "at", "listed", "_searched"):
             old = getattr(self, name)
             new = np.zeros((room, *old.shape[1:]), old.dtype)
             new[:capacity] = old
             setattr(self, name, new)
 
-    def _moved(self, slots: NDArray[np.int64], vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    def _moved(self, slots: NDArray[np.int64], fresh: NDArray[np.int8], scales: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Tell for which slots the search structure has to change: another availability, or another vector."""
         listed = self.listed[slots]
-        changed: NDArray[np.bool_] = np.any(self.vectors[slots] != vectors, axis=1)
+        changed: NDArray[np.bool_] = np.any(self.codes[slots] != fresh, axis=1) | (self.scales[slots] != scales)
         stale: NDArray[np.bool_] = (self._searched[slots] != listed) | (listed & changed)
         return stale
 
     def _reindex(self, slots: NDArray[np.int64]) -> None:
         """Bring the search structure up to date for these slots."""
-        _replace(self._search, slots[self._searched[slots]], slots[self.listed[slots]], self.vectors)
+        self._replace(self._search, slots[self._searched[slots]], slots[self.listed[slots]])
         self._searched[slots] = self.listed[slots]
         if self._training is not None:
             self._since_training.update(slots.tolist())
+
+    def _replace(self, searched: Search, gone: NDArray[np.int64], come: NDArray[np.int64]) -> None:
+        if len(gone):
+            searched.remove(gone)
+        if len(come):
+            searched.add(come, self.vectors(come))
 
     def _train_when_grown(self) -> None:
         with self.lock:
@@ -261,54 +284,50 @@ class ItemIndex:
     def _train_now(self) -> None:
         with self.lock:
             slots = np.flatnonzero(self._searched)
-            vectors = self.vectors[slots]
+            own, scales = self.codes[slots], self.scales[slots]
             self._since_training.clear()
-        search = _inverted_file(vectors, slots)
+        lists = search.lists_for(len(slots))
+        sample = np.random.default_rng(1).permutation(len(slots))[: search.SAMPLE * lists]
+        made = search.train(codes.decode(own[sample], scales[sample]), lists)
+        for start in range(0, len(slots), BLOCK):
+            end = start + BLOCK
+            made.add(slots[start:end], codes.decode(own[start:end], scales[start:end]))
         with self.lock:
             late = np.array(sorted(self._since_training), np.int64)
-            _replace(search, late[np.isin(late, slots)], late[self.listed[late]], self.vectors)
-            self._search, self._trained_on = search, len(slots)
+            self._replace(made, late[np.isin(late, slots)], late[self.listed[late]])
+            self._search, self._trained_on = made, len(slots)
             self._since_training.clear()
 
 
 class _Head(msgspec.Struct, array_like=True):
-    """The part of a snapshot that is no array. trained_on: items at the last training, 0 for none."""
+    """The part of a snapshot that is no vector. trained_on: items at the last training, 0 for none; trained: its result."""
 
     format: int
     encoder_id: str
     dim: int
     trained_on: int
+    count: int
     items: list[bytes]  # parts, each a list of IndexedItem | None
+    trained: bytes
 
 
-def _flat(dim: int) -> Any:
-    import faiss
+class _Stamp(msgspec.Struct, array_like=True):
+    """The beginning of a head: the same in every format."""
 
-    return faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
-
-
-def _inverted_file(vectors: NDArray[np.float32], slots: NDArray[np.int64]) -> Any:
-    """Return a trained IVF-SQ8 index of these vectors: 4 sqrt(n) lists, 40 points or more in each (FAISS's advice: 39-256)."""
-    import faiss
-
-    dim = vectors.shape[1]
-    lists = int(min(4 * np.sqrt(len(vectors)), len(vectors) / 40))
-    index = faiss.IndexIVFScalarQuantizer(
-        faiss.IndexFlatIP(dim), dim, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
-    )
-    index.cp.niter, index.cp.seed = 8, 1
-    sample = np.random.default_rng(1).permutation(len(vectors))[: 40 * lists]
-    index.train(vectors[sample])
-    index.set_direct_map_type(faiss.DirectMap.Hashtable)  # type: ignore[attr-defined]  # removal by id without reading every list
-    index.nprobe = NPROBE
-    index.add_with_ids(vectors, slots)
-    return index
+    format: int
+    encoder_id: str
+    dim: int
 
 
-def _replace(search: Any, gone: NDArray[np.int64], come: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
-    import faiss
+_items = msgspec.msgpack.Decoder(list[IndexedItem | None])
 
-    if len(gone):
-        search.remove_ids(faiss.IDSelectorBatch(gone) if isinstance(search, faiss.IndexIDMap2) else faiss.IDSelectorArray(gone))
-    if len(come):
-        search.add_with_ids(vectors[come], come)
+
+def _read_head(folder: Path, dim: int, encoder_id: str) -> _Head:
+    packed = (folder / "items.msgpack").read_bytes()
+    stamp = msgspec.msgpack.decode(packed, type=_Stamp)
+    if (stamp.format, stamp.encoder_id, stamp.dim) != (FORMAT, encoder_id, dim):
+        raise ItemIndexError(
+            f"{folder} holds items of encoder {stamp.encoder_id} ({stamp.dim} dims, format {stamp.format}), "
+            f"not of {encoder_id} ({dim} dims, format {FORMAT}): use the old encoder, or another state folder"
+        )
+    return msgspec.msgpack.decode(packed, type=_Head)

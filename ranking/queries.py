@@ -65,7 +65,7 @@ def queries(profiles: Sequence[Profile], at: float, index: ItemIndex, half_lives
         bought.append(own)
         if slots:
             end = INTERESTS + len(slots)
-            vectors[i, INTERESTS:end] = index.vectors[slots]
+            vectors[i, INTERESTS:end] = index.vectors(slots)
             strength[i, INTERESTS:end] = np.array(weights) / sum(weights)
     _silence(vectors, strength)
     _satisfy(profiles, vectors, strength, index)
@@ -103,7 +103,7 @@ def _satisfy(
     for i, profile in enumerate(profiles):
         if strength[i, ASKED] > 0.0:
             likeness = max(
-                (float(vectors[i, ASKED] @ index.vectors[slot]) for slot in _bought_since(profile, index)), default=0.0
+                (float(vectors[i, ASKED] @ index.vectors([slot])[0]) for slot in _bought_since(profile, index)), default=0.0
             )
             strength[i, ASKED] *= 1.0 - min(max(SATISFY * likeness, 0.0), 1.0)
 

@@ -79,8 +79,9 @@ def score(
     model: ZeroShot, found: Queries, among: Candidates, allowed: NDArray[np.bool_], at: float, index: ItemIndex
 ) -> Scores:
     """Return the softmax over each user's allowed candidates. allowed: (m, c) bool."""
-    # take: 32 us a user for 140 candidates at 384 dims, where indexing costs 45
-    cosines = np.take(index.vectors, among.slots, axis=0) @ found.vectors.transpose(0, 2, 1)  # (m, c, QUERIES)
+    # take: 28 us a user for 140 candidates at 384 dims, where indexing costs half as much again
+    near = np.take(index.codes, among.slots, axis=0).astype(np.float32) @ found.vectors.transpose(0, 2, 1)
+    cosines = near * index.scales[among.slots][:, :, None]  # (m, c, QUERIES)
     cosines[among.slots == NOWHERE] = 0.0  # it read the last row, which is an item's when the index is full
     features = np.empty((*among.slots.shape, len(FEATURES)), np.float32)
     features[:, :, :INTERESTS] = cosines[:, :, :INTERESTS] * found.strength[:, None, :INTERESTS]

@@ -48,9 +48,10 @@ def choose(
     Candidates of logit -inf never stand in a list. Where a bound on categories would leave a list short, the best of what it
     held back fill it up, at the end.
     """
-    bounded = bool(rules.max_per_category) or bool(cold.any())  # a bound may reach for what stands far below
-    order = np.argsort(-logit, axis=1, kind="stable")[:, : None if bounded else POOL * rules.size]
+    bounded = cold | bool(rules.max_per_category)  # a bound may reach for what stands far below
+    order = np.argsort(-logit, axis=1, kind="stable")[:, : None if bounded.any() else POOL * rules.size]
     logits = np.take_along_axis(logit, order, axis=1)
+    logits[~bounded, POOL * rules.size :] = -np.inf  # whoever shares the batch
     above = _above(np.take_along_axis(category[slots], order, axis=1))
     bound = rules.max_per_category or rules.size
     bounds = np.where(cold, min(bound, max(1, rules.size // COLD_SHARE)), bound)[:, None]

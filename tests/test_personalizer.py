@@ -50,7 +50,7 @@ def interests(*events: Event, by: Personalizer = STEP) -> np.ndarray:
 
 def weight(*events: Event, item: str = "bean", row: int = SHORT) -> float:
     """Return how much of an item lies in an interest after events about that item."""
-    return float(interests(*events)[row] @ STEP.maker.index.vectors[STEP.maker.index.slot(item)])
+    return float(interests(*events)[row] @ STEP.maker.index.vectors([STEP.maker.index.slot(item)])[0])
 
 
 def order(*events: Event, by: Personalizer = STEP) -> list[str]:

@@ -84,7 +84,7 @@ def test_batch(profiles: list[Profile], k: int, padding: int) -> None:
 def test_full_index() -> None:
     """In an index without a spare row the last item does not speak for places that hold nothing."""
     full = world()
-    for name in ("vectors", "keys", "category", "brand", "at", "listed"):
+    for name in ("codes", "scales", "keys", "category", "brand", "at", "listed"):
         setattr(full, name, getattr(full, name)[:60])
     profile = profile_of(update(0, ask=3 * VECTORS[59], push=VECTORS[58]))
     slots = np.array([[*range(30), *[NOWHERE] * 30]])
@@ -135,7 +135,7 @@ def test_fresh() -> None:
     """Of two items alike in all else the newer stands higher."""
     index = world()
     index.at[1] = index.at[0] + 20 * DAY
-    index.vectors[1] = index.vectors[0]
+    index.codes[1], index.scales[1] = index.codes[0], index.scales[0]
     slots = np.array([[0, 1]])
     logit = score(ZeroShot(), found(PROFILES[1]), among(slots), is_allowed(slots, index), NOW, index).logit
     assert logit[0, 1] > logit[0, 0]
