@@ -8,7 +8,7 @@ k-means. Items that are not available stay known, but out of the search.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,7 +25,6 @@ PART = 2_000  # items of a snapshot written at once: 2 ms in which nobody else h
 BLOCK = 20_000  # vectors decoded at once for a training: 31 MB at 384 dims
 IVF_FROM = 6_000  # below, exact search takes under 0.5 ms a query at 384 dims
 GROWTH = 4  # train again when there are this many times the items of the last training
-KEPT = 20_000  # answers of `slots_of`, about 1 kB each
 NOWHERE = -1
 
 
@@ -70,7 +69,6 @@ class ItemIndex:
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
         self._codes: dict[str, int] = {"": 0}
-        self._kept: dict[int, tuple[list[tuple[str, float]], dict[int, float]]] = {}
         self._search: Search = ExactSearch(dim)
         self._trained_on = 0
         self._training: threading.Thread | None = None
@@ -83,19 +81,12 @@ class ItemIndex:
         """Return the slot of an item, or NOWHERE (-1)."""
         return self._slots.get(item_id, NOWHERE)
 
-    def slots_of(self, scored: list[tuple[str, float]]) -> dict[int, float]:
-        """Return slot -> score of the items that can be recommended. The answer for one list object is kept.
-
-        A kept answer outlives the arrival of items, not their removal: then their slots may be given to others.
-        """
-        kept = self._kept.get(id(scored))
-        if kept is None:
-            if len(self._kept) >= KEPT:
-                self._kept.clear()
-            pairs = ((self.slot(item_id), score) for item_id, score in scored)
-            kept = (scored, {slot: score for slot, score in pairs if slot != NOWHERE and self.listed[slot]})
-            self._kept[id(scored)] = kept  # it holds the list, so that no other list gets its id
-        return kept[1]
+    def listed_slots(self, scored: Iterable[tuple[str, float]]) -> Iterator[tuple[int, float]]:
+        """Yield slot and score of the items that can be recommended, in order."""
+        for item_id, score in scored:
+            slot = self._slots.get(item_id, NOWHERE)
+            if slot != NOWHERE and self.listed[slot]:
+                yield slot, score
 
     def item(self, item_id: str) -> tuple[IndexedItem, NDArray[np.float32]] | None:
         """Return an item with a copy of its vector, (dim,) float32, or None."""
@@ -119,8 +110,6 @@ class ItemIndex:
             slots = np.array([self._place(items[row]) for row in rows.values()], np.int64)
             fresh = codes.encode(vectors[list(rows.values())])
             moved = self._moved(slots, *fresh)
-            if len(moved) and not self.listed[slots].all():
-                self._kept.clear()
             self.codes[slots], self.scales[slots] = fresh
             self._reindex(slots[moved])
         self._train_when_grown()
@@ -130,7 +119,6 @@ class ItemIndex:
         if not item_ids:
             return
         with self.lock:
-            self._kept.clear()
             slots = [self._slots.pop(item_id) for item_id in item_ids if item_id in self._slots]
             for slot in slots:
                 self.items[slot] = None

@@ -8,7 +8,7 @@ nothing is known, what is rising and the newest items.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from ranking.queries import Queries
 from ranking.signals import Signals
 
 RELATED = 8  # co-visited items taken per touch
+SPARE = 4  # asked for beyond those, since some may not be listed now
+FOLLOWERS = 32  # co-visited items that tell whether a kind is bought again
 RISING = 40
 NEWEST = 200
 AGAIN = 0.7  # a kind is bought again freely when this share of what follows a purchase is of the same kind
@@ -49,8 +51,8 @@ def candidates(
     combined = np.einsum("mq,mqd->md", found.strength * weights, found.vectors)
     _, near = index.search(combined, k)
     near[np.linalg.norm(combined, axis=1) < 1e-6] = NOWHERE
-    covisits, covisited_with = _covisits(found, at, index, signals)
-    popular = dict(islice(index.slots_of(signals.rising(at)).items(), RISING))
+    covisits, covisited_with = _covisits(found, index, signals)
+    popular = dict(islice(index.listed_slots(signals.rising(at)), RISING))
     shared = np.array(list(popular), np.int64)
     cold = found.is_cold
     fill = np.concatenate([shared, index.newest(NEWEST)]) if cold.any() else np.zeros(0, np.int64)
@@ -65,22 +67,19 @@ def candidates(
     slots, share = _without_repeats(slots, share)
     rising = np.zeros(len(index.keys) + 1, np.float32)  # the last entry answers for NOWHERE
     rising[shared] = list(popular.values())
-    return Candidates(slots, share, rising[slots], _sated(found, slots, at, index, signals), covisited_with)
+    return Candidates(slots, share, rising[slots], _sated(found, slots, index, signals), covisited_with)
 
 
-def _covisits(
-    found: Queries, at: float, index: ItemIndex, signals: Signals
-) -> tuple[list[dict[int, float]], list[dict[int, int]]]:
+def _covisits(found: Queries, index: ItemIndex, signals: Signals) -> tuple[list[dict[int, float]], list[dict[int, int]]]:
     """Return per user the co-visits of the last touches: slot -> share in (0, 1], and slot -> the touch that says so."""
+    related = _related(list(chain.from_iterable(found.touches)), RELATED + SPARE, index, signals)
     scores: list[dict[int, float]] = []
     sources: list[dict[int, int]] = []
     for slots, strength in zip(found.touches, found.strength[:, INTERESTS:].tolist(), strict=True):
         own: dict[int, float] = {}
         source: dict[int, int] = {}
         for touched, weight in zip(slots, strength, strict=False):
-            item = index.items[touched]
-            near = index.slots_of(signals.related(item.item_id, at)) if item else {}
-            for slot, score in islice(near.items(), RELATED):
+            for slot, score in islice(related[touched], RELATED):
                 own[slot] = min(1.0, own.get(slot, 0.0) + score * weight)
                 source.setdefault(slot, touched)
         scores.append(own)
@@ -88,15 +87,24 @@ def _covisits(
     return scores, sources
 
 
-def _sated(found: Queries, slots: NDArray[np.int64], at: float, index: ItemIndex, signals: Signals) -> NDArray[np.float32]:
+def _related(slots: list[int], k: int, index: ItemIndex, signals: Signals) -> dict[int, list[tuple[int, float]]]:
+    """Return by slot the listed slots co-visited with it, best first."""
+    distinct = [(slot, item.item_id) for slot in dict.fromkeys(slots) if (item := index.items[slot]) is not None]
+    answers = signals.related([item_id for _, item_id in distinct], k)
+    known = {slot: list(index.listed_slots(answer)) for (slot, _), answer in zip(distinct, answers, strict=True)}
+    return {slot: known.get(slot, []) for slot in slots}
+
+
+def _sated(found: Queries, slots: NDArray[np.int64], index: ItemIndex, signals: Signals) -> NDArray[np.float32]:
     sated = np.zeros(slots.shape, np.float32)
+    related = _related(list(chain.from_iterable(found.bought)), FOLLOWERS, index, signals)
     for i, bought in enumerate(found.bought):
-        for code, share in _once_bought(bought, at, index, signals).items():
+        for code, share in _once_bought(bought, related, index).items():
             sated[i, index.category[slots[i]] == code] = share
     return sated
 
 
-def _once_bought(bought: list[int], at: float, index: ItemIndex, signals: Signals) -> dict[int, float]:
+def _once_bought(bought: list[int], related: dict[int, list[tuple[int, float]]], index: ItemIndex) -> dict[int, float]:
     """Return the categories of what was bought, with 1 for one that nobody buys from twice, 0 for one that most do.
 
     One smart watch is enough and the next thing is a strap; after coffee comes other coffee. What came after the purchases of
@@ -104,12 +112,11 @@ def _once_bought(bought: list[int], at: float, index: ItemIndex, signals: Signal
     """
     rarely: dict[int, float] = {}
     for slot in bought:
-        code, item = int(index.category[slot]), index.items[slot]
-        if not code or item is None:
+        code, after = int(index.category[slot]), related[slot]
+        if not code:
             continue
-        after = index.slots_of(signals.related(item.item_id, at))
-        same = sum(score for other, score in after.items() if index.category[other] == code)
-        share = (same + FEW) / (sum(after.values()) + FEW)
+        same = sum(score for other, score in after if index.category[other] == code)
+        share = (same + FEW) / (sum(score for _, score in after) + FEW)
         rarely[code] = max(rarely.get(code, 0.0), 1.0 - min(1.0, share / AGAIN))
     return rarely
 

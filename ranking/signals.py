@@ -1,24 +1,28 @@
 """What all users together did: decayed co-visits and popularity per item, in memory.
 
 Knows no topic, profile or vector. Counts decay as c(t) = c(t0) * 2 ** (-(t - t0) / half_life), every item at its own time.
-Co-visits are kept once, by the later item ("B after A"), and looked up from both sides.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import log2, sqrt
+from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-MAX_AFTER = 32  # co-visited items kept per item, twice as many between cuts: the smallest decayed counts fall out
+from ranking.covisits import LATER, MOST, NONE, CoVisits, Pairs, turns
+
 BEFORE = 0.25  # what came before an item tells less of what comes next than what came after it
-REFRESH_S = 1.0
-PART = 1_000
-RISING = 200  # items that `rising` looks at
+PART = 1_000  # items of a snapshot written at once
+SOURCES = 1_024  # events partitions at most: each has a column
+RISING = 200  # items that `rising` returns
+NEVER = -np.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +33,28 @@ class SignalSettings:
     steady_s: float = 30 * 86_400.0
 
 
-class Counts(msgspec.Struct, array_like=True):
+class Visit(NamedTuple):
+    """One touch of an item, made after touches of the items `after` (newest first).
+
+    weight >= 0 adds to popularity; co-visits get 1, 1/2, 1/3 ... of it by how long before they came. at: Unix seconds. source:
+    the events partition, below SOURCES, and the offset, by which it is counted once.
+    """
+
+    item_id: str
+    after: tuple[str, ...]
+    weight: float
+    at: float
+    source: tuple[int, int]
+
+
+class Counts(NamedTuple):
     """The counts of one item, decayed to `at`. sources: events partition -> last offset counted."""
 
     at: float
     recent: float
     steady: float
-    after: dict[str, float]
-    sources: dict[int, int]
-
-    def decay_to(self, at: float, settings: SignalSettings) -> None:
-        """Move the counts to a later time; an earlier one leaves them as they are."""
-        if at <= self.at:
-            return
-        slow = 2.0 ** (-(at - self.at) / settings.steady_s)
-        self.recent *= 2.0 ** (-(at - self.at) / settings.recent_s)
-        self.steady *= slow
-        self.after = {item_id: count * slow for item_id, count in self.after.items()}
-        self.at = at
+    after: Mapping[str, float]
+    sources: Mapping[int, int]
 
 
 class Signals:
@@ -54,84 +62,97 @@ class Signals:
 
     def __init__(self, settings: SignalSettings | None = None) -> None:
         self.settings = settings or SignalSettings()
-        self._counts: dict[str, Counts] = {}
-        self._followed: dict[str, set[str]] = {}  # item -> items that were touched after it
-        self._related: dict[str, tuple[float, list[tuple[str, float]]]] = {}  # answers of `related`, and of when
-        self._outdated: set[str] = set()  # whose answers have changed
-        self._hot: dict[str, float] = {}  # item -> log2 of its recent count, decayed to time 0: see `_heat`
-        self._rising: tuple[float, list[tuple[str, float]]] | None = None
         self._lock = threading.Lock()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._ids: list[str] = []  # by number
+        self._free: list[int] = []
+        self._at = np.full(0, NEVER)
+        self._recent = np.zeros(0)
+        self._steady = np.zeros(0)
+        self._sources = np.full((0, 1), NONE, np.int64)  # by number and events partition
+        self._pairs = CoVisits()
+        self._rising: tuple[float, list[tuple[str, float]]] | None = None
 
     def __len__(self) -> int:
-        return len(self._counts)
+        return int(np.count_nonzero(self._at > NEVER))
 
     def counts(self, item_id: str) -> Counts | None:
-        """Return a copy of the counts of one item, or None."""
+        """Return the counts of one item, or None."""
         with self._lock:
-            counts = self._counts.get(item_id)
-            return (
-                None
-                if counts is None
-                else msgspec.structs.replace(counts, after=dict(counts.after), sources=dict(counts.sources))
+            row = self._numbers.get(item_id, NONE)
+            if row == NONE or self._at[row] == NEVER:
+                return None
+            own = self._pairs.before[row] != NONE
+            ids, values = self._pairs.before[row, own].tolist(), self._pairs.counts[row, own].tolist()
+            return Counts(
+                float(self._at[row]),
+                float(self._recent[row]),
+                float(self._steady[row]),
+                {self._ids[number]: value for number, value in zip(ids, values, strict=True)},
+                self._sources_of(row),
             )
 
-    def put(self, item_id: str, counts: Counts) -> None:
-        """Replace an item's counts by a record that is at least as new; an older one is ignored.
+    def put(self, records: Sequence[tuple[str, Counts]]) -> None:
+        """Replace items' counts by records that are newer, in order.
 
         A record is older when the counts here include an event that it does not: this worker counted on since it sent it.
         """
         with self._lock:
-            own = self._counts.get(item_id)
-            if own is not None and any(offset > counts.sources.get(p, -1) for p, offset in own.sources.items()):
-                return
-            self._store(item_id, counts)
+            changed = [self._put(item_id, counts) for item_id, counts in records if self._is_newer(item_id, counts)]
+            if changed:
+                self._relink(changed)
 
-    def remove(self, item_id: str) -> None:
-        """Forget an item."""
+    def remove(self, item_ids: Sequence[str]) -> None:
+        """Forget items; unknown ids are ignored."""
         with self._lock:
-            counts = self._counts.pop(item_id, None)
-            self._hot.pop(item_id, None)
-            self._part(item_id, counts.after if counts else ())
-            self._changed(item_id, ())
+            rows = np.array([self._numbers.pop(each) for each in dict.fromkeys(item_ids) if each in self._numbers], np.int32)
+            if len(rows):
+                self._at[rows], self._recent[rows], self._steady[rows], self._sources[rows] = NEVER, 0.0, 0.0, NONE
+                self._pairs.forget(rows)
+                self._free.extend(rows.tolist())
 
-    def count(self, item_id: str, after: Sequence[str], weight: float, at: float, source: tuple[int, int]) -> bool:
-        """Count one touch of an item, made after touches of the items `after` (newest first); False if counted already.
+    def count(self, visits: Sequence[Visit]) -> set[str]:
+        """Count visits, in order; return the ids of the items that changed. What was counted before is left out."""
+        if not visits:
+            return set()
+        with self._lock:
+            rows = np.array([self._number(visit.item_id) for visit in visits], np.int32)
+            befores = np.full((len(visits), MOST), NONE, np.int32)
+            for i, visit in enumerate(visits):
+                own = [self._number(other) for other in islice(visit.after, MOST)]
+                befores[i, : len(own)] = own
+            befores = befores[:, : max(1, int((befores != NONE).sum(axis=1).max()))]
+            weights, at = np.array([(visit.weight, visit.at) for visit in visits]).T
+            partitions, offsets = np.array([visit.source for visit in visits], np.int64).T
+            self._widen(int(partitions.max()))
+            counted = np.zeros(len(visits), np.bool_)
+            changed = []
+            for turn in turns(rows):
+                new = turn[offsets[turn] > self._sources[rows[turn], partitions[turn]]]
+                counted[new] = True
+                changed.append(self._count(rows[new], befores[new], weights[new], at[new]))
+                self._sources[rows[new], partitions[new]] = offsets[new]
+            self._relink(changed)
+        return {visit.item_id for visit, is_new in zip(visits, counted.tolist(), strict=True) if is_new}
 
-        weight > 0 adds to popularity; co-visits get 1, 1/2, 1/3 ... of it by how long before they came.
+    def related(self, item_ids: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
+        """Return per item the k items most co-visited with it, best first, each with c_ij / sqrt(c_i c_j) in (0, 1].
+
+        The score is the cosine of the visits; what came before the item has a quarter of it.
         """
-        partition, offset = source
         with self._lock:
-            own = self._counts.get(item_id) or Counts(at, 0.0, 0.0, {}, {})
-            if offset <= own.sources.get(partition, -1):
-                return False
-            own.decay_to(at, self.settings)
-            slow = 2.0 ** (-(own.at - at) / self.settings.steady_s)
-            own.recent += weight * 2.0 ** (-(own.at - at) / self.settings.recent_s)
-            own.steady += weight * slow
-            for rank, before in enumerate(after, 1):
-                own.after[before] = own.after.get(before, 0.0) + weight * slow / rank
-            if len(own.after) > 2 * MAX_AFTER:  # a newcomer gets the time to outgrow what is there
-                ranked = sorted(own.after.items(), key=lambda pair: -pair[1])
-                own.after = dict(ranked[:MAX_AFTER])
-                self._part(item_id, [before for before, _ in ranked[MAX_AFTER:]])
-            own.sources[partition] = offset
-            self._store(item_id, own)
-            return True
-
-    def related(self, item_id: str, at: float | None = None) -> list[tuple[str, float]]:
-        """Return the items co-visited with one, best first, with c_ij / sqrt(c_i c_j) in (0, 1] (cosine of the visits).
-
-        With `at`, what changed is computed anew at most once a second of it: a click changes five answers, and computing
-        them for each list took a third of the list's time.
-        """
-        with self._lock:
-            found = self._related.get(item_id)
-            if found is not None and item_id in self._outdated and (at is None or not 0 <= at - found[0] < REFRESH_S):
-                found = None
-            if found is None:
-                found = self._related[item_id] = (at or 0.0, self._relate(item_id))
-                self._outdated.discard(item_id)
-            return found[1]
+            rows = np.array([self._numbers.get(item_id, NONE) for item_id in item_ids], np.int32)
+            if not (rows != NONE).any():
+                return [[] for _ in item_ids]
+            numbers, scores = self._relate(rows[rows != NONE])
+            best = _best(scores, k)
+            found = zip(_picked(numbers, best), _picked(scores, best), strict=True)
+            ids = self._ids
+            answers = iter([[(ids[number], score) for number, score in zip(*own, strict=True) if score > 0.0] for own in found])
+        return [next(answers) if row != NONE else [] for row in rows.tolist()]
 
     def rising(self, at: float) -> list[tuple[str, float]]:
         """Return what is popular now, best first, with a score in (0, 1]: decayed recent touches over the largest.
@@ -144,77 +165,214 @@ class Signals:
             return self._rising[1]
 
     def save(self, path: Path) -> None:
-        """Write all counts to one file."""
-        with self._lock:
-            ids = list(self._counts)
+        """Write all counts to one file, a part at a time: lists are made meanwhile."""
         parts = []
-        for start in range(0, len(ids), PART):  # a part at a time: nobody else runs while one is encoded
+        count = len(self._ids)
+        for start in range(0, count, PART):
             with self._lock:
-                part = {item_id: self._counts[item_id] for item_id in ids[start : start + PART] if item_id in self._counts}
-                parts.append(msgspec.msgpack.encode(part))
+                parts.append(self._part(slice(start, min(start + PART, count))))
         path.write_bytes(msgspec.msgpack.encode(parts))
 
     def load(self, path: Path) -> None:
         """Read what `save` wrote, in place of what is here."""
-        parts = msgspec.msgpack.decode(path.read_bytes(), type=list[bytes])
-        counts = {
-            item_id: own for part in parts for item_id, own in msgspec.msgpack.decode(part, type=dict[str, Counts]).items()
-        }
+        parts = msgspec.msgpack.decode(path.read_bytes(), type=list[_Part])
         with self._lock:
-            self._counts.clear()
-            self._followed.clear()
-            self._related.clear()
-            self._outdated.clear()
-            self._hot.clear()
-            self._rising = None
-            for item_id, own in counts.items():
-                self._store(item_id, own)
+            self._clear()
+            for part in parts:
+                self._read(part)
+            count = len(self._ids)
+            for ids, values, empty in (
+                (self._pairs.before, self._pairs.counts, 0.0),
+                (self._pairs.later, self._pairs.heats, NEVER),
+            ):
+                late = ids >= count  # numbers given while the snapshot was written
+                ids[late], values[late] = NONE, empty
 
-    def _store(self, item_id: str, counts: Counts) -> None:
-        old = self._counts.get(item_id)
-        gone: Mapping[str, float] = old.after if old is not None and old is not counts else {}
-        self._part(item_id, [before for before in gone if before not in counts.after])
-        for before in counts.after:
-            self._followed.setdefault(before, set()).add(item_id)
-        self._counts[item_id] = counts
-        self._heat(item_id, counts)
-        self._changed(item_id, counts.after)
+    # -- numbers
 
-    def _part(self, item_id: str, befores: Iterable[str]) -> None:
-        for before in befores:
-            self._followed.get(before, set()).discard(item_id)
-            self._outdated.add(before)
+    def _number(self, item_id: str) -> int:
+        number = self._numbers.get(item_id)
+        if number is None:
+            if self._free:
+                number = self._free.pop()
+                self._ids[number] = item_id
+            else:
+                number = len(self._ids)
+                self._ids.append(item_id)
+                self._grow(number + 1)
+            self._numbers[item_id] = number
+        return number
 
-    def _changed(self, item_id: str, others: Iterable[str]) -> None:
-        self._outdated.update(other for other in (item_id, *others) if other in self._related)
-
-    def _relate(self, item_id: str) -> list[tuple[str, float]]:
-        own = self._counts.get(item_id)
-        pairs: dict[str, float] = {}
-        if own is not None:
-            for before, count in own.after.items():
-                pairs[before] = BEFORE * count * self._norm(own, before)
-        for later in self._followed.get(item_id, ()):
-            after = self._counts[later]
-            pairs[later] = pairs.get(later, 0.0) + after.after.get(item_id, 0.0) * self._norm(after, item_id)
-        pairs.pop(item_id, None)
-        return sorted(((i, min(s, 1.0)) for i, s in pairs.items() if s > 0.0), key=lambda pair: -pair[1])[:MAX_AFTER]
-
-    def _norm(self, own: Counts, other_id: str) -> float:
-        other = self._counts.get(other_id)
-        ages = 0.0 if other is None else (other.at - own.at) / self.settings.steady_s
-        steady = own.steady if other is None else other.steady * 2.0 ** min(ages, 1_000.0)  # 2 ** 1024 overflows
-        product = own.steady * steady
-        return 1.0 / sqrt(1.0 + product)  # the 1 keeps a pair that was seen once from looking certain
-
-    def _heat(self, item_id: str, counts: Counts) -> None:
-        """Keep the hottest items apart. All counts decay alike, so log2(count) + at / half_life orders them at any time."""
-        if counts.recent <= 0.0:
+    def _grow(self, wanted: int) -> None:
+        capacity = len(self._at)
+        if wanted <= capacity:
             return
-        self._hot[item_id] = log2(counts.recent) + counts.at / self.settings.recent_s
-        if len(self._hot) > 2 * RISING:
-            self._hot = dict(sorted(self._hot.items(), key=lambda pair: -pair[1])[:RISING])
+        room = max(wanted, capacity + capacity // 4, 1_024)
+        for name, empty in (("_at", NEVER), ("_recent", 0.0), ("_steady", 0.0), ("_sources", NONE)):
+            old = getattr(self, name)
+            setattr(self, name, np.concatenate([old, np.full((room - capacity, *old.shape[1:]), empty, old.dtype)]))
+        self._pairs.grow(room)
+
+    def _widen(self, partition: int) -> None:
+        more = partition + 1 - self._sources.shape[1]
+        if more > 0:
+            self._sources = np.concatenate([self._sources, np.full((len(self._sources), more), NONE, np.int64)], axis=1)
+
+    def _sources_of(self, row: int) -> dict[int, int]:
+        return {partition: offset for partition, offset in enumerate(self._sources[row].tolist()) if offset != NONE}
+
+    def _moments(self, numbers: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Return the time of items' counts, in half-lives; -inf for those never counted."""
+        moments: NDArray[np.float64] = self._at[numbers] / self.settings.steady_s
+        return moments
+
+    def _relink(self, changed: list[Pairs]) -> None:
+        self._pairs.relink(changed[0].joined(*changed[1:]), self._at, self.settings.steady_s)
+
+    # -- counts
+
+    def _is_newer(self, item_id: str, counts: Counts) -> bool:
+        row = self._numbers.get(item_id, NONE)
+        own = {} if row == NONE else self._sources_of(row)
+        return own != counts.sources and all(offset <= counts.sources.get(p, NONE) for p, offset in own.items())
+
+    def _put(self, item_id: str, counts: Counts) -> Pairs:
+        row = self._number(item_id)
+        befores = np.array([self._number(other) for other in counts.after], np.int32)
+        self._at[row], self._recent[row], self._steady[row] = counts.at, counts.recent, counts.steady
+        self._widen(max(counts.sources, default=0))
+        self._sources[row] = NONE
+        self._sources[row, list(counts.sources)] = list(counts.sources.values())
+        return self._pairs.put(row, befores, np.array(list(counts.after.values()), np.float32))
+
+    def _count(
+        self, rows: NDArray[np.int32], befores: NDArray[np.int32], weights: NDArray[np.float64], at: NDArray[np.float64]
+    ) -> Pairs:
+        """Count one visit in each of different rows."""
+        settings, before = self.settings, self._at[rows]
+        now = np.maximum(before, at)
+        age_s, late_s = np.where(before > NEVER, now - before, 0.0), now - at
+        gains = weights * np.exp2(-late_s / settings.steady_s)
+        slow = np.exp2(-age_s / settings.steady_s)
+        self._at[rows] = now
+        self._steady[rows] = self._steady[rows] * slow + gains
+        self._recent[rows] = self._recent[rows] * np.exp2(-age_s / settings.recent_s) + weights * np.exp2(
+            -late_s / settings.recent_s
+        )
+        shares = gains[:, None] / np.arange(1, befores.shape[1] + 1)
+        return self._pairs.add(rows, slow.astype(np.float32), befores, shares.astype(np.float32))
+
+    def _relate(self, rows: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """Return the numbers of all items co-visited with each of n rows, (n, WIDTH + LATER), and the scores; 0 for none."""
+        own = self._moments(rows)
+        at, steady = np.where(own > NEVER, own, 0.0)[:, None], self._steady[rows][:, None]
+        before, later = self._pairs.before[rows], self._pairs.later[rows]
+        # Both items' visits at the moment of the later one of the two, as the count is. An item not counted yet passes for as
+        # popular as the other. The 1 keeps a pair that was seen once from looking certain.
+        moments = self._moments(before)
+        theirs = np.where(moments > NEVER, self._steady[before] * _power(np.where(moments > NEVER, moments, at) - at), steady)
+        backward = BEFORE * self._pairs.counts[rows] / np.sqrt(1.0 + steady * theirs)
+        moments = np.where(later != NONE, self._moments(later), at)
+        counts = np.where(later != NONE, _power(self._pairs.heats[rows] - moments), 0.0)
+        theirs = self._steady[later]
+        ours = np.where(own[:, None] > NEVER, steady * _power(at - moments), theirs)
+        forward = counts / np.sqrt(1.0 + ours * theirs)
+        numbers = np.concatenate([later, np.where(before == NONE, NONE - 1, before)], axis=1)
+        scores = np.concatenate([forward, backward], axis=1)
+        scores[(numbers < 0) | (numbers == rows[:, None])] = 0.0
+        _add_up(numbers, scores)
+        return numbers, np.minimum(scores, 1.0)
 
     def _rise(self) -> list[tuple[str, float]]:
-        top = sorted(self._hot.items(), key=lambda pair: -pair[1])[:RISING]
-        return [(item_id, 2.0 ** (heat - top[0][1])) for item_id, heat in top]
+        rows = np.flatnonzero(self._recent > 0.0)
+        # All counts decay alike: as if decayed to time 0, they are ordered as at any time.
+        heats = np.log2(self._recent[rows]) + self._at[rows] / self.settings.recent_s
+        if len(rows) > RISING:
+            top = np.argpartition(-heats, RISING)[:RISING]
+            rows, heats = rows[top], heats[top]
+        order = np.argsort(-heats, kind="stable")
+        scores = np.exp2(heats[order] - heats.max(initial=NEVER)) if len(rows) else heats
+        return [(self._ids[row], score) for row, score in zip(rows[order].tolist(), scores.tolist(), strict=True)]
+
+    # -- snapshots
+
+    def _part(self, rows: slice) -> _Part:
+        before, later = self._pairs.before[rows], self._pairs.later[rows]
+        return _Part(
+            self._ids[rows],
+            [row for row in self._free if rows.start <= row < rows.stop],
+            self._at[rows].tobytes(),
+            self._recent[rows].tobytes(),
+            self._steady[rows].tobytes(),
+            self._sources[rows].tobytes(),
+            _packed(before, self._pairs.counts[rows]),
+            _packed(later, self._pairs.heats[rows]),
+        )
+
+    def _read(self, part: _Part) -> None:
+        start, count = len(self._ids), len(part.ids)
+        rows = slice(start, start + count)
+        self._ids.extend(part.ids)
+        self._free.extend(part.free)
+        free = set(part.free)
+        self._numbers.update((item_id, row) for row, item_id in enumerate(part.ids, start) if row not in free)
+        self._grow(start + count)
+        sources = np.frombuffer(part.sources, np.int64).reshape(count, -1)
+        self._widen(sources.shape[1] - 1)
+        self._sources[rows, : sources.shape[1]] = sources
+        for name in ("at", "recent", "steady"):
+            getattr(self, f"_{name}")[rows] = np.frombuffer(getattr(part, name), np.float64)
+        _unpack(part.before, self._pairs.before[rows], self._pairs.counts[rows])
+        _unpack(part.later, self._pairs.later[rows], self._pairs.heats[rows])
+
+
+class _Part(msgspec.Struct, array_like=True):
+    """Some items of a snapshot; numbers follow one another. free: numbers of no item. The rest as the arrays' bytes."""
+
+    ids: list[str]
+    free: list[int]
+    at: bytes
+    recent: bytes
+    steady: bytes
+    sources: bytes
+    before: tuple[bytes, bytes, bytes]
+    later: tuple[bytes, bytes, bytes]
+
+
+def _packed(numbers: NDArray[np.int32], values: NDArray[np.floating[Any]]) -> tuple[bytes, bytes, bytes]:
+    """Return how many numbers each row has, the numbers and their values: most rows are nearly empty."""
+    own = numbers != NONE
+    return own.sum(axis=1).astype(np.uint8).tobytes(), numbers[own].tobytes(), values[own].tobytes()
+
+
+def _unpack(packed: tuple[bytes, bytes, bytes], numbers: NDArray[np.int32], values: NDArray[np.floating[Any]]) -> None:
+    fill = np.frombuffer(packed[0], np.uint8)
+    own = np.arange(numbers.shape[1]) < fill[:, None]
+    numbers[own] = np.frombuffer(packed[1], np.int32)
+    values[own] = np.frombuffer(packed[2], values.dtype)
+
+
+def _best(scores: NDArray[np.float64], k: int) -> NDArray[np.int64]:
+    """Return the places of the k largest scores of each row, best first."""
+    if k < scores.shape[1]:
+        top = np.argpartition(-scores, k, axis=1)[:, :k]
+        order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1, kind="stable")
+        return np.take_along_axis(top, order, axis=1)
+    return np.argsort(-scores, axis=1, kind="stable")
+
+
+def _picked(values: NDArray[Any], places: NDArray[np.int64]) -> list[list[Any]]:
+    picked: list[list[Any]] = np.take_along_axis(values, places, axis=1).tolist()
+    return picked
+
+
+def _power(exponents: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return 2 ** exponents; those of decades of decay, which would overflow, as the largest or smallest there is."""
+    return np.exp2(np.clip(exponents, -1_000.0, 1_000.0))
+
+
+def _add_up(numbers: NDArray[np.int32], scores: NDArray[np.float64]) -> None:
+    """Give an item that stands twice in a row, as a later one and as one before, the sum, at its first place."""
+    rows, first, second = np.nonzero(numbers[:, :LATER, None] == numbers[:, None, LATER:])
+    scores[rows, first] += scores[rows, LATER + second]
+    scores[rows, LATER + second] = 0.0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
-from ranking.signals import Counts, Signals
+from ranking.signals import Counts, Signals, Visit
 from streams.messages import Interaction, ItemSignal
 
 
@@ -16,9 +17,7 @@ class SignalCounter:
 
     def count(self, batch: Sequence[Interaction]) -> set[str]:
         """Count a batch; return the ids of the items that changed. What was counted before is left out."""
-        return {
-            each.item_id for each in batch if self.signals.count(each.item_id, each.after, each.weight, each.at, each.source)
-        }
+        return self.signals.count([Visit(each.item_id, each.after, each.weight, each.at, each.source) for each in batch])
 
     def record(self, item_id: str) -> ItemSignal:
         """Return the message with an item's counts now. Raises KeyError for an item never counted."""
@@ -30,16 +29,19 @@ class SignalCounter:
             at=counts.at,
             recent=counts.recent,
             steady=counts.steady,
-            after=counts.after,
-            sources=counts.sources,
+            after=dict(counts.after),
+            sources=dict(counts.sources),
         )
 
 
 def apply(changes: Sequence[ItemSignal | str], signals: Signals) -> None:
     """Bring signals up to date: messages replace older counts, bare ids are forgotten, in order."""
-    for change in changes:
-        if isinstance(change, str):
-            signals.remove(change)
+    for deletes, group in groupby(changes, lambda change: isinstance(change, str)):
+        if deletes:
+            signals.remove([str(item_id) for item_id in group])
         else:
-            counts = Counts(change.at, change.recent, change.steady, dict(change.after), dict(change.sources))
-            signals.put(change.item_id, counts)
+            signals.put([(each.item_id, _counts(each)) for each in group if isinstance(each, ItemSignal)])
+
+
+def _counts(change: ItemSignal) -> Counts:
+    return Counts(change.at, change.recent, change.steady, change.after, change.sources)

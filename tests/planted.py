@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from encoders.hashing import HashingEncoder
 from ranking.index import IndexedItem, ItemIndex
 from ranking.profile import HalfLives, Profile, Touch, Update, fold, key_of, new_profile
+from ranking.signals import Signals, Visit
 from streams.messages import Event
 from streams.personalizer import Sourced
 
@@ -90,3 +91,13 @@ class Counting:
         """Return (n, dim) unit rows."""
         self.texts.extend(texts)
         return self._encoder.encode(texts)
+
+
+def visit(signals: Signals, item_id: str, after: tuple[str, ...], weight: float, at: float, source: tuple[int, int]) -> bool:
+    """Count one visit; tell whether it was new."""
+    return signals.count([Visit(item_id, after, weight, at, source)]) == {item_id}
+
+
+def related(signals: Signals, item_id: str) -> list[tuple[str, float]]:
+    """Return all that is co-visited with one item."""
+    return signals.related([item_id], 100)[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from planted import visit
 
 from ranking.index import IndexedItem, ItemIndex
 from ranking.signals import Signals
@@ -23,7 +24,7 @@ def saved(path: Path, offset: int = 7) -> StateFolder:
     index = ItemIndex(4, "hash-4")
     index.upsert([IndexedItem("tea", "Tea", "h", 1.0)], np.eye(4, dtype=np.float32)[:1])
     signals = Signals()
-    signals.count("tea", (), 1.0, 100.0, (0, 3))
+    visit(signals, "tea", (), 1.0, 100.0, (0, 3))
     folder.save(index, signals, {PLACE: offset})
     return folder
 

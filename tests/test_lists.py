@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import DAY, NOW, clusters, index_of, item, profile_of, unit, update
+from planted import DAY, NOW, clusters, index_of, item, profile_of, unit, update, visit
 
 from ranking.index import ItemIndex
 from ranking.lists import ListMaker, Ranked
@@ -178,7 +178,7 @@ def test_reason_covisit() -> None:
     """What others chose with an item stands right behind its own kind, and the reason names that item."""
     signals = Signals()
     for n in range(30):
-        signals.count("boats5", ("tea3",), 1.0, NOW - DAY, (0, n))
+        visit(signals, "boats5", ("tea3",), 1.0, NOW - DAY, (0, n))
     own = made(profile_of(act(0, "tea3", "click", 0.5)), signals=signals, size=21)
     place = [r.item_id for r in own].index("boats5")
     assert place <= 20
@@ -188,7 +188,7 @@ def test_reason_covisit() -> None:
 def test_reason_rising() -> None:
     """To an unknown user what rises comes first, as popular now."""
     signals = Signals()
-    signals.count("boats5", (), 1.0, NOW, (0, 0))
+    visit(signals, "boats5", (), 1.0, NOW, (0, 0))
     own = made(new_profile(16), signals=signals)
     assert (own[0].item_id, own[0].reason) == ("boats5", "popular now")
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planted import DAY, NOW
+from planted import DAY, NOW, related, visit
 
-from ranking.signals import BEFORE, MAX_AFTER, RISING, Counts, Signals, SignalSettings
+from ranking.covisits import FULL, KEEP, LATER, turns
+from ranking.signals import BEFORE, PART, RISING, Counts, Signals, SignalSettings, Visit
 
 SETTINGS = SignalSettings(recent_s=3_600.0, steady_s=DAY)
 ITEMS = ["a", "b", "c"]
@@ -21,7 +22,7 @@ def signals_of(*touches: tuple[str, float, tuple[str, ...]]) -> Signals:
     """Return signals that counted these touches (item, time, items before), at rising offsets of one partition."""
     made = Signals(SETTINGS)
     for offset, (item_id, at, after) in enumerate(touches):
-        made.count(item_id, after, 1.0, at, (0, offset))
+        visit(made, item_id, after, 1.0, at, (0, offset))
     return made
 
 
@@ -60,31 +61,29 @@ def test_any_order_of_time(touches: list[tuple[str, int]], random: Random) -> No
 def test_counts_once() -> None:
     """An event at or below the last offset counted of its partition is not counted again; another partition's is."""
     signals = Signals(SETTINGS)
-    assert signals.count("a", ("b",), 1.0, NOW, (0, 5))
-    assert not signals.count("a", ("b",), 1.0, NOW, (0, 5))
-    assert not signals.count("a", ("b",), 1.0, NOW, (0, 4))
-    assert signals.count("a", ("b",), 1.0, NOW, (1, 4))
+    assert visit(signals, "a", ("b",), 1.0, NOW, (0, 5))
+    assert not visit(signals, "a", ("b",), 1.0, NOW, (0, 5))
+    assert not visit(signals, "a", ("b",), 1.0, NOW, (0, 4))
+    assert visit(signals, "a", ("b",), 1.0, NOW, (1, 4))
     assert counts_of(signals, "a") == Counts(NOW, 2.0, 2.0, {"b": 2.0}, {0: 5, 1: 4})
 
 
-def test_counts_is_a_copy() -> None:
-    """What `counts` returns is the caller's own; items never counted have none."""
+def test_counts_of_one_never_counted() -> None:
+    """An item that only came before others has no counts."""
     signals = signals_of(("a", NOW, ("b",)))
-    copy = counts_of(signals, "a")
-    copy.after["z"], copy.sources[9], copy.recent = 9.0, 9, 9.0
     assert counts_of(signals, "a") == Counts(NOW, 1.0, 1.0, {"b": 1.0}, {0: 0})
-    assert signals.counts("b") is None
+    assert (signals.counts("b"), len(signals)) == (None, 1)
 
 
 def test_put() -> None:
     """A record replaces older counts, whole; one that lacks an event counted here is ignored."""
     signals = signals_of(("x", NOW, ()), ("a", NOW, ("b",)))
-    signals.put("a", Counts(NOW, 9.0, 9.0, {}, {0: 0, 1: 7}))
+    signals.put([("a", Counts(NOW, 9.0, 9.0, {}, {0: 0, 1: 7}))])
     assert counts_of(signals, "a").recent == 1.0
-    signals.put("a", Counts(NOW, 5.0, 5.0, {"c": 2.0}, {0: 1, 1: 7}))
+    signals.put([("a", Counts(NOW, 5.0, 5.0, {"c": 2.0}, {0: 1, 1: 7}))])
     assert counts_of(signals, "a").recent == 5.0
-    assert [item_id for item_id, _ in signals.related("a")] == ["c"]
-    assert signals.related("b") == []
+    assert [item_id for item_id, _ in related(signals, "a")] == ["c"]
+    assert related(signals, "b") == []
 
 
 def test_baskets() -> None:
@@ -94,66 +93,76 @@ def test_baskets() -> None:
     for n, (first, second) in enumerate(baskets):
         touches += [(first, NOW + 60 * n, ()), (second, NOW + 60 * n + 5, (first,))]
     signals = signals_of(*touches)
-    assert [item_id for item_id, _ in signals.related("tea")] == ["cup", "honey", "radio"]
-    assert [item_id for item_id, _ in signals.related("radio")] == ["wire", "tea"]
-    assert signals.related("cup")[0][0] == "tea"
-    assert all(0 < score <= 1 for name in ("tea", "cup", "radio") for _, score in signals.related(name))
-    assert signals.related("unknown") == []
+    assert [item_id for item_id, _ in related(signals, "tea")] == ["cup", "honey", "radio"]
+    assert [item_id for item_id, _ in related(signals, "radio")] == ["wire", "tea"]
+    assert related(signals, "cup")[0][0] == "tea"
+    assert all(0 < score <= 1 for name in ("tea", "cup", "radio") for _, score in related(signals, name))
+    assert related(signals, "unknown") == []
 
 
 @given(histories)
 def test_related_from_both_sides(touches: list[tuple[str, int]]) -> None:
     """What came after an item is related to it by a score, what came before it by a quarter of that score."""
     signals = signals_of(*((item_id, NOW + hours * 3_600.0, ("first",)) for item_id, hours in touches))
-    later = dict(signals.related("first"))
+    later = dict(related(signals, "first"))
     assert set(later) == {item_id for item_id, _ in touches}
     assert list(later.values()) == sorted(later.values(), reverse=True)
     for item_id, score in later.items():
         assert 0 < score <= 1
-        assert score == 1 or signals.related(item_id) == [("first", pytest.approx(BEFORE * score))]
+        assert score == 1 or related(signals, item_id) == [("first", pytest.approx(BEFORE * score))]
 
 
 def test_related_is_kept_up_to_date() -> None:
     """Counting on changes what was answered before, from both sides."""
     signals = signals_of(("a", NOW, ("b",)))
-    before = dict(signals.related("a"))["b"], dict(signals.related("b"))["a"]
+    before = dict(related(signals, "a"))["b"], dict(related(signals, "b"))["a"]
     for offset in range(1, 5):
-        signals.count("a", ("b",), 1.0, NOW, (0, offset))
-    assert dict(signals.related("a"))["b"] > before[0]
-    assert dict(signals.related("b"))["a"] > before[1]
-    signals.remove("a")
-    assert signals.related("b") == []
+        visit(signals, "a", ("b",), 1.0, NOW, (0, offset))
+    assert dict(related(signals, "a"))["b"] > before[0]
+    assert dict(related(signals, "b"))["a"] > before[1]
+    signals.remove(["a"])
+    assert related(signals, "b") == []
 
 
 def test_bounded() -> None:
-    """At twice 32 co-visits an item keeps the 32 it is co-visited with most; what falls out is related to it no more."""
+    """When an item has too many co-visits it keeps the 32 that are most; what falls out is related to it no more."""
     signals = Signals(SETTINGS)
-    signals.count("a", ("weak",), 0.1, NOW, (0, 0))
-    assert signals.related("weak")[0][0] == "a"
-    for n in range(2 * MAX_AFTER):
-        signals.count("a", (f"i{n}",), 1.0 + (n < MAX_AFTER), NOW, (0, n + 1))
-    assert set(counts_of(signals, "a").after) == {f"i{n}" for n in range(MAX_AFTER)}
-    assert signals.related("weak") == []
-    assert len(signals.related("a")) == MAX_AFTER
+    visit(signals, "a", ("weak",), 0.1, NOW, (0, 0))
+    assert related(signals, "weak")[0][0] == "a"
+    for n in range(FULL):
+        visit(signals, "a", (f"i{n}",), 1.0 + (n < KEEP), NOW, (0, n + 1))
+    assert set(counts_of(signals, "a").after) == {f"i{n}" for n in range(KEEP)}
+    assert related(signals, "weak") == []
+    assert len(related(signals, "a")) == KEEP
+
+
+def test_bounded_on_the_way_back() -> None:
+    """Of all that came after an item those that came most are known, whatever came first, and a newcomer that comes more."""
+    signals = Signals(SETTINGS)
+    for n in range(2 * LATER):
+        visit(signals, f"i{n}", ("hub",), 1.0 + n, NOW, (0, n))
+    assert {item_id for item_id, _ in related(signals, "hub")} == {f"i{n}" for n in range(LATER, 2 * LATER)}
+    visit(signals, "i0", ("hub",), 100.0, NOW, (0, 99))
+    assert "i0" in dict(related(signals, "hub"))
 
 
 def test_newcomer() -> None:
     """Where 32 stronger co-visits are, a new one is kept all the same, and can outgrow them."""
     signals = Signals(SETTINGS)
-    for n in range(MAX_AFTER):
-        signals.count("a", (f"i{n}",), 2.0, NOW, (0, n))
+    for n in range(KEEP):
+        visit(signals, "a", (f"i{n}",), 2.0, NOW, (0, n))
     for n in range(3):
-        signals.count("a", ("new",), 1.0, NOW, (0, MAX_AFTER + n))
-    assert signals.related("a")[0][0] == "new"
+        visit(signals, "a", ("new",), 1.0, NOW, (0, KEEP + n))
+    assert related(signals, "a")[0][0] == "new"
 
 
 def test_times_far_apart() -> None:
     """Decades between two items' counts are no overflow."""
     signals = Signals(SignalSettings(recent_s=60.0, steady_s=60.0))
-    signals.count("a", ("b",), 1.0, NOW - 10_000 * DAY, (0, 0))
-    signals.count("b", ("a",), 1.0, NOW, (0, 1))
-    signals.count("a", (), 1.0, NOW - 20_000 * DAY, (0, 2))
-    assert all(0 <= score <= 1 for name in "ab" for _, score in signals.related(name))
+    visit(signals, "a", ("b",), 1.0, NOW - 10_000 * DAY, (0, 0))
+    visit(signals, "b", ("a",), 1.0, NOW, (0, 1))
+    visit(signals, "a", (), 1.0, NOW - 20_000 * DAY, (0, 2))
+    assert all(0 <= score <= 1 for name in "ab" for _, score in related(signals, name))
     assert signals.rising(NOW)[0] == ("b", 1.0)
 
 
@@ -168,10 +177,10 @@ def test_rising_is_kept_for_a_second() -> None:
     """`rising` is computed once a second of the time asked for."""
     signals = signals_of(("a", NOW, ()))
     assert signals.rising(NOW) == [("a", 1.0)]
-    signals.count("b", (), 2.0, NOW, (0, 9))
+    visit(signals, "b", (), 2.0, NOW, (0, 9))
     assert [item_id for item_id, _ in signals.rising(NOW + 0.9)] == ["a"]
     assert [item_id for item_id, _ in signals.rising(NOW + 1.0)] == ["b", "a"]
-    signals.count("c", (), 4.0, NOW, (0, 9))
+    visit(signals, "c", (), 4.0, NOW, (0, 9))
     assert [item_id for item_id, _ in signals.rising(NOW - 5.0)] == ["c", "b", "a"]
 
 
@@ -180,10 +189,10 @@ def test_rising_keeps_the_hottest() -> None:
     signals = Signals(SETTINGS)
     count = 5 * RISING
     for n in range(count):
-        signals.count(f"i{n}", (), 1.0 + (n * 7) % count, NOW, (0, n))
+        visit(signals, f"i{n}", (), 1.0 + (n * 7) % count, NOW, (0, n))
     order = [f"i{n}" for n in sorted(range(count), key=lambda n: -((n * 7) % count))]
     assert [item_id for item_id, _ in signals.rising(NOW)] == order[:RISING]
-    signals.remove(order[0])
+    signals.remove([order[0]])
     assert [item_id for item_id, _ in signals.rising(NOW + 1)][: RISING - 1] == order[1:RISING]
     assert len(signals) == count - 1
 
@@ -191,10 +200,10 @@ def test_rising_keeps_the_hottest() -> None:
 def test_remove() -> None:
     """A removed item is forgotten from all sides; removing an unknown one changes nothing."""
     signals = signals_of(("a", NOW, ()), ("b", NOW, ("a",)), ("c", NOW, ("b",)))
-    signals.remove("b")
-    signals.remove("unknown")
+    signals.remove(["b"])
+    signals.remove(["unknown"])
     assert (len(signals), signals.counts("b")) == (2, None)
-    assert signals.related("a") == []
+    assert related(signals, "a") == []
     assert [item_id for item_id, _ in signals.rising(NOW)] == ["a", "c"]
 
 
@@ -205,21 +214,68 @@ def test_snapshot(tmp_path: Path) -> None:
     loaded = signals_of(("other", NOW, ("a",)))
     loaded.load(tmp_path / "signals")
     for item_id in ("a", "b", "c", "other"):
-        assert loaded.related(item_id) == signals.related(item_id)
+        assert related(loaded, item_id) == related(signals, item_id)
         assert loaded.counts(item_id) == signals.counts(item_id)
     assert loaded.rising(NOW) == signals.rising(NOW)
-    assert not loaded.count("c", (), 1.0, NOW, (0, 2))
-    assert loaded.count("c", (), 1.0, NOW, (0, 3))
+    assert not visit(loaded, "c", (), 1.0, NOW, (0, 2))
+    assert visit(loaded, "c", (), 1.0, NOW, (0, 3))
 
 
-@given(st.lists(st.floats(0, 1e6), min_size=2, max_size=10))
-def test_decay_is_one_way(times: list[float]) -> None:
-    """Counts move to later times only, and the way there in steps is the way in one."""
-    steps, once = (Counts(NOW, 8.0, 8.0, {"b": 4.0}, {}) for _ in range(2))
-    for at in times:
-        before = steps.at
-        steps.decay_to(NOW + at, SETTINGS)
-        assert steps.at == max(before, NOW + at)
-    once.decay_to(NOW + max(times), SETTINGS)
-    assert (steps.recent, steps.steady, steps.after["b"]) == pytest.approx((once.recent, once.steady, once.after["b"]))
-    assert all(a >= b for a, b in pairwise([8.0, steps.steady, steps.recent]))
+cuts = st.lists(st.integers(1, 7), min_size=1, max_size=20)
+visits = st.lists(
+    st.tuples(st.sampled_from("abcd"), st.permutations("abcd"), st.integers(0, 1), st.integers(0, 9), st.integers(-9, 9)),
+    max_size=25,
+)
+
+
+@given(visits, cuts)
+def test_any_cut(made: list[tuple[str, list[str], int, int, int]], sizes: list[int]) -> None:
+    """However visits are cut into batches, replays among them, they give the same counts as one by one."""
+    each = [
+        Visit(item_id, tuple(other for other in others if other != item_id), 1.0, NOW + 3_600.0 * hours, (partition, offset))
+        for item_id, others, partition, offset, hours in made
+    ]
+    one, other = Signals(SETTINGS), Signals(SETTINGS)
+    changed = [one.count([single]) for single in each]
+    start = 0
+    for size in sizes * (1 + len(each) // len(sizes)):
+        assert other.count(each[start : start + size]) == set().union(*changed[start : start + size])
+        start += size
+    for item_id in "abcd":
+        assert one.counts(item_id) == other.counts(item_id)
+        assert dict(related(one, item_id)) == pytest.approx(dict(related(other, item_id)))
+
+
+@given(st.lists(st.integers(0, 5), max_size=40))
+def test_turns(keys: list[int]) -> None:
+    """Within a turn all keys differ, each place comes once, and equal keys come in their order."""
+    found = [turn.tolist() for turn in turns(np.array(keys, np.int32))]
+    assert sorted(place for turn in found for place in turn) == list(range(len(keys)))
+    for turn in found:
+        assert len({keys[place] for place in turn}) == len(turn)
+    for key in set(keys):
+        assert [place for turn in found for place in turn if keys[place] == key] == [n for n, k in enumerate(keys) if k == key]
+
+
+def test_many_items(tmp_path: Path) -> None:
+    """Thousands of items, more than a snapshot's part, with removed ones among them, come back from a snapshot as they were."""
+    signals, random = Signals(SETTINGS), Random(1)
+    names = [f"i{n}" for n in range(2 * PART + 50)]
+    for start in range(0, len(names), 100):
+        signals.count(
+            [
+                Visit(name, tuple(random.sample(names, 3)), 1.0, NOW + n, (n % 5, n))
+                for n, name in enumerate(names[start : start + 100], start)
+            ]
+        )
+    signals.remove(names[5:900:7])
+    visit(signals, "new", (names[0],), 1.0, NOW, (0, 10_000))
+    signals.save(tmp_path / "signals")
+    loaded = Signals(SETTINGS)
+    loaded.load(tmp_path / "signals")
+    assert len(loaded) == len(signals) == len(names) - len(names[5:900:7]) + 1
+    for name in [*names, "new"]:
+        assert loaded.counts(name) == signals.counts(name)
+        assert related(loaded, name) == related(signals, name)
+    visit(loaded, "newer", ("new",), 1.0, NOW, (0, 10_001))
+    assert [item_id for item_id, _ in related(loaded, "newer")] == ["new"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from planted import DAY, NOW, clusters, index_of, item, profile_of, unit, update
+from planted import DAY, NOW, clusters, index_of, item, profile_of, unit, update, visit
 
 from ranking.index import NOWHERE, ItemIndex
 from ranking.profile import ASKED, AVOID, INTERESTS, LONG, SHORT, HalfLives, Profile, Touch, new_profile
@@ -126,7 +126,7 @@ def test_planted_covisits(index: ItemIndex) -> None:
     """What others touched after the user's last item joins, once, with a share and with the item that says so."""
     signals = Signals()
     for n in range(9):
-        signals.count("i45", ("i0",), 1.0, NOW - DAY, (0, n))
+        visit(signals, "i45", ("i0",), 1.0, NOW - DAY, (0, n))
     found = find(index, touched("i0"), k=3, signals=signals)
     column = found.slots[0].tolist().index(index.slot("i45"))
     assert found.covisit[0, column] > 0.8
@@ -137,8 +137,8 @@ def test_planted_covisits(index: ItemIndex) -> None:
 def test_rising_joins(index: ItemIndex) -> None:
     """What rises is a candidate of users of whom nothing is known, with its score; of others only where it is near them."""
     signals = Signals()
-    signals.count("i45", (), 2.0, NOW, (0, 0))
-    signals.count("i46", (), 1.0, NOW, (0, 1))
+    visit(signals, "i45", (), 2.0, NOW, (0, 0))
+    visit(signals, "i46", (), 1.0, NOW, (0, 1))
     assert not {"i45", "i46"} & set(names(index, find(index, touched("i0"), k=3, signals=signals).slots[0]))
     found = find(index, new_profile(16), k=3, signals=signals)
     scores = dict(zip(names(index, found.slots[0]), found.rising[0][found.slots[0] != NOWHERE], strict=True))
@@ -157,7 +157,7 @@ def test_no_candidate_twice(index: ItemIndex) -> None:
     """An item that comes in several ways is one candidate, and keeps its co-visit share."""
     signals = Signals()
     for n in range(9):
-        signals.count("i1", ("i0",), 1.0, NOW, (0, n))
+        visit(signals, "i1", ("i0",), 1.0, NOW, (0, n))
     found = find(index, touched("i0"), new_profile(16), k=20, signals=signals)
     for row in found.slots:
         own = names(index, row)
@@ -169,7 +169,7 @@ def test_unavailable_is_no_candidate() -> None:
     """Items that are not available are found in no way."""
     index = index_of(VECTORS)
     signals = Signals()
-    signals.count("i1", ("i0",), 1.0, NOW, (0, 0))
+    visit(signals, "i1", ("i0",), 1.0, NOW, (0, 0))
     index.upsert([item("i1", available=False)], VECTORS["i1"][None])
     found = find(index, touched("i0"), new_profile(16), k=60, signals=signals)
     assert index.slot("i1") not in found.slots
@@ -180,8 +180,8 @@ def test_kinds_bought_once() -> None:
     kinds = {f"i{n}": ("watch", "strap", "coffee")[n // 20] for n in range(60)}
     index, signals = index_of(VECTORS, kinds), Signals()
     for n in range(8):
-        signals.count(f"i{20 + n}", ("i0",), 3.0, NOW, (0, n))
-        signals.count(f"i{41 + n}", ("i40",), 3.0, NOW, (0, n))
+        visit(signals, f"i{20 + n}", ("i0",), 3.0, NOW, (0, n))
+        visit(signals, f"i{41 + n}", ("i40",), 3.0, NOW, (0, n))
 
     def sated(name: str, kind: str = "purchase") -> set[str]:
         found = find(index, touched(name, kind=kind), k=60, signals=signals)
