@@ -32,7 +32,7 @@ class ItemIndexError(ValueError):
     """The vectors or the snapshot do not fit this index: of another encoder or format. Says which, and the next step."""
 
 
-class IndexedItem(msgspec.Struct, frozen=True, array_like=True):
+class IndexedItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What the index keeps of an item besides its vector. at: Unix seconds the item was first published."""
 
     item_id: str
@@ -85,7 +85,7 @@ class ItemIndex:
         """Yield slot and score of the items that can be recommended, in order."""
         for item_id, score in scored:
             slot = self._slots.get(item_id, NOWHERE)
-            if slot != NOWHERE and self.listed[slot]:
+            if slot != NOWHERE and self.items[slot].available:  # type: ignore[union-attr]  # a slot that is known holds an item
                 yield slot, score
 
     def item(self, item_id: str) -> tuple[IndexedItem, NDArray[np.float32]] | None:
@@ -94,6 +94,13 @@ class ItemIndex:
             slot = self.slot(item_id)
             item = self.items[slot] if slot >= 0 else None
             return None if item is None else (item, self.vectors([slot])[0])
+
+    def known(self, item_ids: Sequence[str]) -> list[NDArray[np.float32] | None]:
+        """Return the vector of each item, (dim,), or None."""
+        with self.lock:
+            slots = [self.slot(item_id) for item_id in item_ids]
+            vectors = self.vectors(slots)
+        return [None if slot == NOWHERE else vector for slot, vector in zip(slots, vectors, strict=True)]
 
     def vectors(self, slots: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the vectors of slots, in the slots' shape with `dim` behind it."""

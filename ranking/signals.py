@@ -79,21 +79,22 @@ class Signals:
     def __len__(self) -> int:
         return int(np.count_nonzero(self._at > NEVER))
 
-    def counts(self, item_id: str) -> Counts | None:
-        """Return the counts of one item, or None."""
+    def counts(self, item_ids: Sequence[str]) -> list[Counts | None]:
+        """Return the counts of items, None for one that has none."""
         with self._lock:
-            row = self._numbers.get(item_id, NONE)
-            if row == NONE or self._at[row] == NEVER:
-                return None
-            own = self._pairs.before[row] != NONE
-            ids, values = self._pairs.before[row, own].tolist(), self._pairs.counts[row, own].tolist()
-            return Counts(
-                float(self._at[row]),
-                float(self._recent[row]),
-                float(self._steady[row]),
-                {self._ids[number]: value for number, value in zip(ids, values, strict=True)},
-                self._sources_of(row),
-            )
+            rows = np.array([self._numbers.get(item_id, NONE) for item_id in item_ids], np.int32)
+            known = rows != NONE
+            known[known] = self._at[rows[known]] > NEVER
+            found = iter(self._counts_of(rows[known]))
+        return [next(found) if each else None for each in known.tolist()]
+
+    def _counts_of(self, rows: NDArray[np.int32]) -> list[Counts]:
+        before, sources = self._pairs.before[rows], self._sources[rows]
+        own, counted = before != NONE, sources != NONE
+        afters = _split([self._ids[number] for number in before[own].tolist()], self._pairs.counts[rows][own].tolist(), own)
+        places = _split(np.nonzero(counted)[1].tolist(), sources[counted].tolist(), counted)
+        numbers = (values[rows].tolist() for values in (self._at, self._recent, self._steady))
+        return [Counts(*each) for each in zip(*numbers, afters, places, strict=True)]
 
     def put(self, records: Sequence[tuple[str, Counts]]) -> None:
         """Replace items' counts by records that are newer, in order.
@@ -350,6 +351,12 @@ def _unpack(packed: tuple[bytes, bytes, bytes], numbers: NDArray[np.int32], valu
     own = np.arange(numbers.shape[1]) < fill[:, None]
     numbers[own] = np.frombuffer(packed[1], np.int32)
     values[own] = np.frombuffer(packed[2], values.dtype)
+
+
+def _split(keys: list[Any], values: list[Any], own: NDArray[np.bool_]) -> list[dict[Any, Any]]:
+    """Return a dictionary for each row of a mask, of the keys and values that stand in a row where it is true."""
+    ends = np.cumsum(own.sum(axis=1)).tolist()
+    return [dict(zip(keys[start:end], values[start:end], strict=True)) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _best(scores: NDArray[np.float64], k: int) -> NDArray[np.int64]:

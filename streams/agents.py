@@ -472,11 +472,8 @@ class SignalsStep:
 
     def _messages(self, changed: set[str]) -> list[Outgoing]:
         topic = self.desk.topics.item_signals.name
-        keys = [(item_id, item_id.encode()) for item_id in changed]
-        return [
-            Outgoing(topic, partition_of(key, self._partitions), key, encode(self.counter.record(item_id)))
-            for item_id, key in keys
-        ]
+        keyed = [(record.item_id.encode(), record) for record in self.counter.records(list(changed))]
+        return [Outgoing(topic, partition_of(key, self._partitions), key, encode(record)) for key, record in keyed]
 
 
 def _by_partition(events: Sequence[tuple[Sourced, Record]], records: Mapping[str, bytes]) -> dict[int, dict[str, bytes]]:

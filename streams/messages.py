@@ -41,7 +41,7 @@ class BadMessage(ValueError):  # noqa: N818  the message is bad, the program is 
     """A message that can never be processed: the reason says what to change in it."""
 
 
-class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """One thing a user did. Topic `events`, key `user_id`."""
 
     event_id: Id
@@ -55,7 +55,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     list_id: Id | None = None
 
 
-class Item(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Item(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """One thing that can be recommended. Topic `items`, key `item_id`; an empty value deletes the item."""
 
     item_id: Id
@@ -69,7 +69,7 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     attributes: Attributes = {}
 
 
-class ItemVector(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class ItemVector(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """An item as the index holds it. Compacted topic `item-vectors-<encoder>`, key `item_id`."""
 
     item_id: Id
@@ -85,7 +85,7 @@ class ItemVector(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     attributes: dict[str, Value] = {}
 
 
-class Interaction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Interaction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """What one event says about one item. Topic `interactions`, key `item_id`."""
 
     item_id: Id
@@ -95,7 +95,7 @@ class Interaction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     source: Annotated[tuple[Partition, Offset], msgspec.Meta(description="place of the event, to count it once")]
 
 
-class ItemSignal(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class ItemSignal(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """What all users together did with one item. Compacted topic `item-signals`, key `item_id`."""
 
     item_id: Id
@@ -106,7 +106,7 @@ class ItemSignal(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     sources: Annotated[dict[Partition, Offset], msgspec.Meta(description="events partition -> last offset counted")] = {}
 
 
-class RecommendedItem(msgspec.Struct, frozen=True):
+class RecommendedItem(msgspec.Struct, frozen=True, gc=False):
     """One place of a list."""
 
     item_id: Id
@@ -114,7 +114,7 @@ class RecommendedItem(msgspec.Struct, frozen=True):
     reason: str
 
 
-class RecommendationList(msgspec.Struct, frozen=True, kw_only=True):
+class RecommendationList(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A user's refreshed list. Topic `recommendations`, key `user_id`."""
 
     list_id: Id

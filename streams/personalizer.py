@@ -130,10 +130,11 @@ class Personalizer:
         updates: list[list[Update]] = [[] for _ in users]
         turns: list[tuple[int, int]] = []  # of each event: its user's place, and its own among that user's
         spoken = self._spoken(batch, readings)
+        vectors = self.maker.index.known([sourced.event.item_id or "" for sourced in batch])
         for row, sourced in enumerate(batch):
             i = place[sourced.event.user_id]
             turns.append((i, len(updates[i])))
-            updates[i].append(self._update(sourced, readings.opinions[row], spoken[row]))
+            updates[i].append(self._update(sourced, readings.opinions[row], spoken[row], vectors[row]))
         after, folded = fold(before, updates, self.maker.half_lives, self.encoder.dim)
         changed = {user: pack(new) for user, old, new in zip(users, before, after, strict=True) if new is not old}
         self._unpacked = {user: (changed[user], new) for user, new in zip(users, after, strict=True) if user in changed}
@@ -185,7 +186,8 @@ class Personalizer:
                 own.pull = _plus(own.pull, weight * (WITH_ITEM if event.item_id else 1.0), vector)
         return spoken
 
-    def _update(self, sourced: Sourced, opinion: int, spoken: _Spoken) -> Update:
+    def _update(self, sourced: Sourced, opinion: int, spoken: _Spoken, vector: NDArray[np.float32] | None) -> Update:
+        """Return the event as a profile sees it. vector: (dim,) of the item that it is about, None where the index has none."""
         event = sourced.event
         at = float(event.at)
         seen = self.weights.is_seen(event)
@@ -193,11 +195,10 @@ class Personalizer:
         pull, push = spoken.pull, spoken.push
         if event.item_id is not None:
             weight = self.weights.of_item(event, opinion)
-            found = self.maker.index.item(event.item_id) if weight else None
-            if found is not None and weight > 0:
-                pull = _plus(pull, weight, found[1])
-            elif found is not None:
-                push = _plus(push, -weight, found[1])
+            if vector is not None and weight > 0:
+                pull = _plus(pull, weight, vector)
+            elif vector is not None and weight < 0:
+                push = _plus(push, -weight, vector)
             if weight or seen:
                 touches.append(Touch(event.item_id, event.type, weight, at))
         if spoken.ask is not None:

@@ -19,19 +19,20 @@ class SignalCounter:
         """Count a batch; return the ids of the items that changed. What was counted before is left out."""
         return self.signals.count([Visit(each.item_id, each.after, each.weight, each.at, each.source) for each in batch])
 
-    def record(self, item_id: str) -> ItemSignal:
-        """Return the message with an item's counts now. Raises KeyError for an item never counted."""
-        counts = self.signals.counts(item_id)
-        if counts is None:
-            raise KeyError(f"no interaction with {item_id} was counted here")
-        return ItemSignal(
-            item_id=item_id,
-            at=counts.at,
-            recent=counts.recent,
-            steady=counts.steady,
-            after=dict(counts.after),
-            sources=dict(counts.sources),
-        )
+    def records(self, item_ids: Sequence[str]) -> list[ItemSignal]:
+        """Return the messages with items' counts now; those never counted, or deleted since, are left out."""
+        return [
+            ItemSignal(
+                item_id=item_id,
+                at=counts.at,
+                recent=counts.recent,
+                steady=counts.steady,
+                after=dict(counts.after),
+                sources=dict(counts.sources),
+            )
+            for item_id, counts in zip(item_ids, self.signals.counts(item_ids), strict=True)
+            if counts is not None
+        ]
 
 
 def apply(changes: Sequence[ItemSignal | str], signals: Signals) -> None:

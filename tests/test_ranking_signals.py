@@ -28,7 +28,7 @@ def signals_of(*touches: tuple[str, float, tuple[str, ...]]) -> Signals:
 
 def counts_of(signals: Signals, item_id: str) -> Counts:
     """Return the counts of an item that has some."""
-    counts = signals.counts(item_id)
+    counts = signals.counts([item_id])[0]
     assert counts is not None
     return counts
 
@@ -72,7 +72,7 @@ def test_counts_of_one_never_counted() -> None:
     """An item that only came before others has no counts."""
     signals = signals_of(("a", NOW, ("b",)))
     assert counts_of(signals, "a") == Counts(NOW, 1.0, 1.0, {"b": 1.0}, {0: 0})
-    assert (signals.counts("b"), len(signals)) == (None, 1)
+    assert (signals.counts(["b"])[0], len(signals)) == (None, 1)
 
 
 def test_put() -> None:
@@ -202,7 +202,7 @@ def test_remove() -> None:
     signals = signals_of(("a", NOW, ()), ("b", NOW, ("a",)), ("c", NOW, ("b",)))
     signals.remove(["b"])
     signals.remove(["unknown"])
-    assert (len(signals), signals.counts("b")) == (2, None)
+    assert (len(signals), signals.counts(["b"])[0]) == (2, None)
     assert related(signals, "a") == []
     assert [item_id for item_id, _ in signals.rising(NOW)] == ["a", "c"]
 
@@ -215,7 +215,7 @@ def test_snapshot(tmp_path: Path) -> None:
     loaded.load(tmp_path / "signals")
     for item_id in ("a", "b", "c", "other"):
         assert related(loaded, item_id) == related(signals, item_id)
-        assert loaded.counts(item_id) == signals.counts(item_id)
+        assert loaded.counts([item_id])[0] == signals.counts([item_id])[0]
     assert loaded.rising(NOW) == signals.rising(NOW)
     assert not visit(loaded, "c", (), 1.0, NOW, (0, 2))
     assert visit(loaded, "c", (), 1.0, NOW, (0, 3))
@@ -242,7 +242,7 @@ def test_any_cut(made: list[tuple[str, list[str], int, int, int]], sizes: list[i
         assert other.count(each[start : start + size]) == set().union(*changed[start : start + size])
         start += size
     for item_id in "abcd":
-        assert one.counts(item_id) == other.counts(item_id)
+        assert one.counts([item_id])[0] == other.counts([item_id])[0]
         assert dict(related(one, item_id)) == pytest.approx(dict(related(other, item_id)))
 
 
@@ -275,7 +275,7 @@ def test_many_items(tmp_path: Path) -> None:
     loaded.load(tmp_path / "signals")
     assert len(loaded) == len(signals) == len(names) - len(names[5:900:7]) + 1
     for name in [*names, "new"]:
-        assert loaded.counts(name) == signals.counts(name)
+        assert loaded.counts([name])[0] == signals.counts([name])[0]
         assert related(loaded, name) == related(signals, name)
     visit(loaded, "newer", ("new",), 1.0, NOW, (0, 10_001))
     assert [item_id for item_id, _ in related(loaded, "newer")] == ["new"]
