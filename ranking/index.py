@@ -99,8 +99,8 @@ class ItemIndex:
         """Return the vector of each item, (dim,), or None."""
         with self.lock:
             slots = [self.slot(item_id) for item_id in item_ids]
-            vectors = self.vectors(slots)
-        return [None if slot == NOWHERE else vector for slot, vector in zip(slots, vectors, strict=True)]
+            vectors = iter(self.vectors(np.array([slot for slot in slots if slot != NOWHERE], np.int64)))
+        return [None if slot == NOWHERE else next(vectors) for slot in slots]
 
     def vectors(self, slots: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the vectors of slots, in the slots' shape with `dim` behind it."""

@@ -20,7 +20,6 @@ from ranking.covisits import LATER, MOST, NONE, CoVisits, Pairs, turns
 
 BEFORE = 0.25  # what came before an item tells less of what comes next than what came after it
 PART = 1_000  # items of a snapshot written at once
-SOURCES = 1_024  # events partitions at most: each has a column
 RISING = 200  # items that `rising` returns
 NEVER = -np.inf
 
@@ -37,7 +36,7 @@ class Visit(NamedTuple):
     """One touch of an item, made after touches of the items `after` (newest first).
 
     weight >= 0 adds to popularity; co-visits get 1, 1/2, 1/3 ... of it by how long before they came. at: Unix seconds. source:
-    the events partition, below SOURCES, and the offset, by which it is counted once.
+    the events partition (or what stands for one) and the offset, by which it is counted once.
     """
 
     item_id: str
@@ -72,7 +71,8 @@ class Signals:
         self._at = np.full(0, NEVER)
         self._recent = np.zeros(0)
         self._steady = np.zeros(0)
-        self._sources = np.full((0, 1), NONE, np.int64)  # by number and events partition
+        self._places: dict[int, int] = {}  # events partition -> its column in the sources
+        self._sources = np.full((0, 0), NONE, np.int64)  # by number and column: the last offset counted
         self._pairs = CoVisits()
         self._rising: tuple[float, list[tuple[str, float]]] | None = None
 
@@ -92,9 +92,10 @@ class Signals:
         before, sources = self._pairs.before[rows], self._sources[rows]
         own, counted = before != NONE, sources != NONE
         afters = _split([self._ids[number] for number in before[own].tolist()], self._pairs.counts[rows][own].tolist(), own)
-        places = _split(np.nonzero(counted)[1].tolist(), sources[counted].tolist(), counted)
+        partitions = list(self._places)
+        offsets = _split([partitions[column] for column in np.nonzero(counted)[1].tolist()], sources[counted].tolist(), counted)
         numbers = (values[rows].tolist() for values in (self._at, self._recent, self._steady))
-        return [Counts(*each) for each in zip(*numbers, afters, places, strict=True)]
+        return [Counts(*each) for each in zip(*numbers, afters, offsets, strict=True)]
 
     def put(self, records: Sequence[tuple[str, Counts]]) -> None:
         """Replace items' counts by records that are newer, in order.
@@ -127,15 +128,15 @@ class Signals:
                 befores[i, : len(own)] = own
             befores = befores[:, : max(1, int((befores != NONE).sum(axis=1).max()))]
             weights, at = np.array([(visit.weight, visit.at) for visit in visits]).T
-            partitions, offsets = np.array([visit.source for visit in visits], np.int64).T
-            self._widen(int(partitions.max()))
+            columns = np.array([self._column(visit.source[0]) for visit in visits], np.int64)
+            offsets = np.array([visit.source[1] for visit in visits], np.int64)
             counted = np.zeros(len(visits), np.bool_)
             changed = []
             for turn in turns(rows):
-                new = turn[offsets[turn] > self._sources[rows[turn], partitions[turn]]]
+                new = turn[offsets[turn] > self._sources[rows[turn], columns[turn]]]
                 counted[new] = True
                 changed.append(self._count(rows[new], befores[new], weights[new], at[new]))
-                self._sources[rows[new], partitions[new]] = offsets[new]
+                self._sources[rows[new], columns[new]] = offsets[new]
             self._relink(changed)
         return {visit.item_id for visit, is_new in zip(visits, counted.tolist(), strict=True) if is_new}
 
@@ -167,19 +168,22 @@ class Signals:
 
     def save(self, path: Path) -> None:
         """Write all counts to one file, a part at a time: lists are made meanwhile."""
+        with self._lock:
+            count, places = len(self._ids), list(self._places)
         parts = []
-        count = len(self._ids)
         for start in range(0, count, PART):
             with self._lock:
-                parts.append(self._part(slice(start, min(start + PART, count))))
-        path.write_bytes(msgspec.msgpack.encode(parts))
+                parts.append(self._part(slice(start, min(start + PART, count)), len(places)))
+        path.write_bytes(msgspec.msgpack.encode(_Snapshot(places, parts)))
 
     def load(self, path: Path) -> None:
         """Read what `save` wrote, in place of what is here."""
-        parts = msgspec.msgpack.decode(path.read_bytes(), type=list[_Part])
+        snapshot = msgspec.msgpack.decode(path.read_bytes(), type=_Snapshot)
         with self._lock:
             self._clear()
-            for part in parts:
+            for partition in snapshot.places:
+                self._column(partition)
+            for part in snapshot.parts:
                 self._read(part)
             count = len(self._ids)
             for ids, values, empty in (
@@ -214,13 +218,17 @@ class Signals:
             setattr(self, name, np.concatenate([old, np.full((room - capacity, *old.shape[1:]), empty, old.dtype)]))
         self._pairs.grow(room)
 
-    def _widen(self, partition: int) -> None:
-        more = partition + 1 - self._sources.shape[1]
-        if more > 0:
-            self._sources = np.concatenate([self._sources, np.full((len(self._sources), more), NONE, np.int64)], axis=1)
+    def _column(self, partition: int) -> int:
+        column = self._places.get(partition)
+        if column is None:
+            column = self._places[partition] = len(self._places)
+            more = np.full((len(self._sources), 1), NONE, np.int64)
+            self._sources = np.concatenate([self._sources, more], axis=1)
+        return column
 
     def _sources_of(self, row: int) -> dict[int, int]:
-        return {partition: offset for partition, offset in enumerate(self._sources[row].tolist()) if offset != NONE}
+        offsets = self._sources[row].tolist()
+        return {partition: offset for partition, offset in zip(self._places, offsets, strict=True) if offset != NONE}
 
     def _moments(self, numbers: NDArray[np.int32]) -> NDArray[np.float64]:
         """Return the time of items' counts, in half-lives; -inf for those never counted."""
@@ -241,9 +249,9 @@ class Signals:
         row = self._number(item_id)
         befores = np.array([self._number(other) for other in counts.after], np.int32)
         self._at[row], self._recent[row], self._steady[row] = counts.at, counts.recent, counts.steady
-        self._widen(max(counts.sources, default=0))
+        columns = [self._column(partition) for partition in counts.sources]
         self._sources[row] = NONE
-        self._sources[row, list(counts.sources)] = list(counts.sources.values())
+        self._sources[row, columns] = list(counts.sources.values())
         return self._pairs.put(row, befores, np.array(list(counts.after.values()), np.float32))
 
     def _count(
@@ -297,7 +305,7 @@ class Signals:
 
     # -- snapshots
 
-    def _part(self, rows: slice) -> _Part:
+    def _part(self, rows: slice, columns: int) -> _Part:
         before, later = self._pairs.before[rows], self._pairs.later[rows]
         return _Part(
             self._ids[rows],
@@ -305,7 +313,7 @@ class Signals:
             self._at[rows].tobytes(),
             self._recent[rows].tobytes(),
             self._steady[rows].tobytes(),
-            self._sources[rows].tobytes(),
+            self._sources[rows, :columns].tobytes(),
             _packed(before, self._pairs.counts[rows]),
             _packed(later, self._pairs.heats[rows]),
         )
@@ -318,9 +326,7 @@ class Signals:
         free = set(part.free)
         self._numbers.update((item_id, row) for row, item_id in enumerate(part.ids, start) if row not in free)
         self._grow(start + count)
-        sources = np.frombuffer(part.sources, np.int64).reshape(count, -1)
-        self._widen(sources.shape[1] - 1)
-        self._sources[rows, : sources.shape[1]] = sources
+        self._sources[rows] = np.frombuffer(part.sources, np.int64).reshape(count, len(self._places))
         for name in ("at", "recent", "steady"):
             getattr(self, f"_{name}")[rows] = np.frombuffer(getattr(part, name), np.float64)
         _unpack(part.before, self._pairs.before[rows], self._pairs.counts[rows])
@@ -338,6 +344,13 @@ class _Part(msgspec.Struct, array_like=True):
     sources: bytes
     before: tuple[bytes, bytes, bytes]
     later: tuple[bytes, bytes, bytes]
+
+
+class _Snapshot(msgspec.Struct, array_like=True):
+    """A snapshot. places: the events partitions, in the order of the columns of `sources`."""
+
+    places: list[int]
+    parts: list[_Part]
 
 
 def _packed(numbers: NDArray[np.int32], values: NDArray[np.floating[Any]]) -> tuple[bytes, bytes, bytes]:

@@ -30,8 +30,6 @@ MOST_WORDS = 64
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_LENGTH, description="1-256 printable characters")]
 Word = Annotated[str, msgspec.Meta(max_length=WORD_LENGTH)]
 Tags = Annotated[tuple[Word, ...], msgspec.Meta(max_length=MOST_WORDS)]
-Partition = Annotated[int, msgspec.Meta(ge=0, lt=1_024)]
-Offset = Annotated[int, msgspec.Meta(ge=0)]
 Value = Annotated[str, msgspec.Meta(max_length=TITLE_LENGTH)] | float | bool | None
 Attributes = Annotated[dict[Word, Value], msgspec.Meta(max_length=MOST_WORDS)]
 Message = TypeVar("Message", bound=msgspec.Struct)
@@ -92,7 +90,7 @@ class Interaction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True,
     after: Annotated[tuple[Id, ...], msgspec.Meta(description="the items the same user touched just before, newest first")]
     weight: Annotated[float, msgspec.Meta(ge=0)]
     at: float
-    source: Annotated[tuple[Partition, Offset], msgspec.Meta(description="place of the event, to count it once")]
+    source: Annotated[tuple[int, int], msgspec.Meta(description="partition and offset of the event, to count it once")]
 
 
 class ItemSignal(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
@@ -103,7 +101,7 @@ class ItemSignal(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, 
     recent: Annotated[float, msgspec.Meta(description="weighted touches, fast decay")]
     steady: Annotated[float, msgspec.Meta(description="weighted touches, slow decay")]
     after: Annotated[dict[str, float], msgspec.Meta(description="item touched before -> decayed co-visits")] = {}
-    sources: Annotated[dict[Partition, Offset], msgspec.Meta(description="events partition -> last offset counted")] = {}
+    sources: Annotated[dict[int, int], msgspec.Meta(description="events partition -> last offset counted")] = {}
 
 
 class RecommendedItem(msgspec.Struct, frozen=True, gc=False):

@@ -264,7 +264,7 @@ def test_many_items(tmp_path: Path) -> None:
     for start in range(0, len(names), 100):
         signals.count(
             [
-                Visit(name, tuple(random.sample(names, 3)), 1.0, NOW + n, (n % 5, n))
+                Visit(name, tuple(random.sample(names, 3)), 1.0, NOW + n, (-(n % 5) * 10**12, n))
                 for n, name in enumerate(names[start : start + 100], start)
             ]
         )
