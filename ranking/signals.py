@@ -57,7 +57,11 @@ class Counts(NamedTuple):
 
 
 class Signals:
-    """Counts of all items. One lock: a follower writes while lists are made."""
+    """Counts of all items. One lock for those who write; `related` takes none, and may see a part of what is just written.
+
+    (Lists waited for the lock a tenth of their time.) So that numbers read never lie beyond an array, arrays grow before a
+    number is known, and are read in the order: numbers, pairs, counts.
+    """
 
     def __init__(self, settings: SignalSettings | None = None) -> None:
         self.settings = settings or SignalSettings()
@@ -145,15 +149,14 @@ class Signals:
 
         The score is the cosine of the visits; what came before the item has a quarter of it.
         """
-        with self._lock:
-            rows = np.array([self._numbers.get(item_id, NONE) for item_id in item_ids], np.int32)
-            if not (rows != NONE).any():
-                return [[] for _ in item_ids]
-            numbers, scores = self._relate(rows[rows != NONE])
-            best = _best(scores, k)
-            found = zip(_picked(numbers, best), _picked(scores, best), strict=True)
-            ids = self._ids
-            answers = iter([[(ids[number], score) for number, score in zip(*own, strict=True) if score > 0.0] for own in found])
+        rows = np.array([self._numbers.get(item_id, NONE) for item_id in item_ids], np.int32)
+        if not (rows != NONE).any():
+            return [[] for _ in item_ids]
+        numbers, scores = self._relate(rows[rows != NONE])
+        best = _best(scores, k)
+        found = zip(_picked(numbers, best), _picked(scores, best), strict=True)
+        ids = self._ids
+        answers = iter([[(ids[number], score) for number, score in zip(*own, strict=True) if score > 0.0] for own in found])
         return [next(answers) if row != NONE else [] for row in rows.tolist()]
 
     def rising(self, at: float) -> list[tuple[str, float]]:
@@ -161,10 +164,11 @@ class Signals:
 
         Computed anew at most once a second of `at`.
         """
-        with self._lock:
-            if self._rising is None or not 0 <= at - self._rising[0] < 1.0:
-                self._rising = (at, self._rise())
-            return self._rising[1]
+        kept = self._rising
+        if kept is None or not 0 <= at - kept[0] < 1.0:
+            with self._lock:
+                kept = self._rising = (at, self._rise())
+        return kept[1]
 
     def save(self, path: Path) -> None:
         """Write all counts to one file, a part at a time: lists are made meanwhile."""

@@ -26,6 +26,7 @@ from streams.messages import (
     BadMessage,
     DeadLetter,
     Interaction,
+    Interactions,
     Item,
     RecommendationList,
     check_id,
@@ -36,7 +37,7 @@ from streams.messages import (
 from streams.metrics import Metrics
 from streams.personalizer import Folded, Personalizer, Readings, Sourced
 from streams.pipeline import ITEMS, USERS, Batch, EncodeThread, Overlay, Record, sift
-from streams.signals import SignalCounter
+from streams.signals import SignalCounter, parcels
 
 log = logging.getLogger("headrace.agents")
 
@@ -297,8 +298,7 @@ class Personalize:
 
     def _interactions(self, interactions: Sequence[Interaction]) -> list[Outgoing]:
         topic = self.desk.topics.interactions.name
-        keyed = [(interaction.item_id.encode(), interaction) for interaction in interactions]
-        return [Outgoing(topic, self._partition(key), key, encode(interaction)) for key, interaction in keyed]
+        return [Outgoing(topic, place, None, value) for place, value in parcels(interactions, self._partition)]
 
     def _known(self) -> tuple[Sourced, Record] | None:
         """Return an event that went through before: the witness that the process itself is well."""
@@ -414,7 +414,7 @@ class SignalsStep:
         self._changed: set[str] = set()
         self._letters: list[Outgoing] = []
         self._round: asyncio.Future[None] | None = None
-        self._decoder = msgspec.json.Decoder(Interaction)
+        self._decoder = msgspec.json.Decoder(Interactions)
 
     async def ready(self) -> None:
         """Wait until the signals that an earlier owner of these partitions published are read."""
@@ -426,7 +426,7 @@ class SignalsStep:
         refused: list[Refused] = []
         for record in batch.records:
             try:
-                good.append(self._decoder.decode(record.value or b""))
+                good.extend(self._decoder.decode(record.value or b"").interactions)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 refused.append(Refused(record, "message", str(error)))
         self._letters += self.desk.dead_letters(refused)

@@ -188,7 +188,7 @@ def _add_agents(
     async def count(stream: Any) -> None:
         step = SignalsStep(desk, SignalCounter(signals), follower.catch_up, interactions.draining, partitions)
         # A round of one second is unfinished as a whole: no bound on its batches but the inlet's.
-        await serve(stream, pipeline(interactions, step, 512, 512, depth=0))
+        await serve(stream, pipeline(interactions, step, 16, 64, depth=0))
 
 
 async def _nothing_there(settings: Settings, topic: str, hole: Hole) -> bool:

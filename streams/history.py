@@ -29,6 +29,7 @@ from streams.reading import records
 from streams.rows import RowError, rows
 from streams.sending import event_of
 from streams.settings import Settings
+from streams.signals import parcels
 
 GRACE_S = 2.0  # Kafka looks for ended sessions about once a second
 
@@ -142,11 +143,9 @@ class _Writes:
         self.failures: list[BaseException] = []
 
     def interactions(self, interactions: Sequence[Interaction]) -> None:
-        for interaction in interactions:
-            sent = self.producer.send(
-                self.topics.interactions.name, key=interaction.item_id.encode(), value=encode(interaction)
-            )
-            sent.add_errback(self.failures.append)
+        topic = self.topics.interactions
+        for partition, value in parcels(interactions, lambda key: partition_of(key, topic.partitions)):
+            self.producer.send(topic.name, value=value, partition=partition).add_errback(self.failures.append)
 
     def profiles(self, profiles: Mapping[str, bytes], partition: int) -> None:
         # Interactions first: should we end in between, a repeated import sends them again and their count drops the doubles;

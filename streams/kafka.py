@@ -79,7 +79,7 @@ def topics(settings: Settings) -> Topics:
     return Topics(
         events=topic("events", "user_id", _kept(settings.retention_days), "a replay window; profiles outlive it"),
         items=topic("items", "item_id", _compacted(), "the catalogue: another encoder reads it whole"),
-        interactions=topic("interactions", "item_id", _kept(settings.retention_days), "counted once into item-signals"),
+        interactions=topic("interactions", "none", _kept(settings.retention_days), "counted once into item-signals"),
         recommendations=topic(
             "recommendations",
             "user_id",

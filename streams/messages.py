@@ -84,13 +84,19 @@ class ItemVector(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, 
 
 
 class Interaction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
-    """What one event says about one item. Topic `interactions`, key `item_id`."""
+    """What one event says about one item."""
 
     item_id: Id
     after: Annotated[tuple[Id, ...], msgspec.Meta(description="the items the same user touched just before, newest first")]
     weight: Annotated[float, msgspec.Meta(ge=0)]
     at: float
     source: Annotated[tuple[int, int], msgspec.Meta(description="partition and offset of the event, to count it once")]
+
+
+class Interactions(msgspec.Struct, frozen=True, gc=False):
+    """What events say about items, of those that the partition holds by `item_id`. Topic `interactions`, without a key."""
+
+    interactions: list[Interaction]
 
 
 class ItemSignal(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):

@@ -21,7 +21,7 @@ CHANNELS = (
     ("items", messages.Item, "receive", False),
     ("recommendations", messages.RecommendationList, "send", False),
     ("dead_letters", messages.DeadLetter, "send", False),
-    ("interactions", messages.Interaction, "send", True),
+    ("interactions", messages.Interactions, "send", True),
     ("item_vectors", messages.ItemVector, "send", True),
     ("item_signals", messages.ItemSignal, "send", True),
 )

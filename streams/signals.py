@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from ranking.signals import Counts, Signals, Visit
-from streams.messages import Interaction, ItemSignal
+from streams.messages import Interaction, Interactions, ItemSignal, encode
+
+PARCEL = 128  # interactions of a record: 6 ids of 256 characters, 4 bytes each, fit Kafka's 1 MB
 
 
 class SignalCounter:
@@ -33,6 +35,21 @@ class SignalCounter:
             for item_id, counts in zip(item_ids, self.signals.counts(item_ids), strict=True)
             if counts is not None
         ]
+
+
+def parcels(interactions: Sequence[Interaction], partition: Callable[[bytes], int]) -> list[tuple[int, bytes]]:
+    """Return the partition and value of each record that tells of interactions: few, since each costs more than it holds.
+
+    partition: gives an item's, by the bytes of its id.
+    """
+    shares: dict[int, list[Interaction]] = {}
+    for each in interactions:
+        shares.setdefault(partition(each.item_id.encode()), []).append(each)
+    return [
+        (place, encode(Interactions(own[start : start + PARCEL])))
+        for place, own in shares.items()
+        for start in range(0, len(own), PARCEL)
+    ]
 
 
 def apply(changes: Sequence[ItemSignal | str], signals: Signals) -> None:

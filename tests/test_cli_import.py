@@ -22,7 +22,7 @@ from ranking.profile import Profile
 from streams.backfill import encode_missing, import_file, known_items
 from streams.history import ImportRefused, read, run
 from streams.kafka import connection, create_topics, partition_of, topics
-from streams.messages import BadMessage, Event, Interaction
+from streams.messages import BadMessage, Event, Interactions
 from streams.personalizer import Sourced, build
 from streams.reading import newest, records
 from streams.rows import Row, RowError
@@ -126,7 +126,8 @@ def test_profiles_are_those_of_the_fold(settings: Settings, tmp_path: Path) -> N
         assert place < 0
         assert last == offsets[-1]
         assert personalizer.fold({user: None}, batch, personalizer.encode(own)).records[user] == record.value
-    sent = [msgspec.json.decode(one.value, type=Interaction) for one in records(settings, topics(settings).interactions)]
+    parcels = [msgspec.json.decode(one.value, type=Interactions) for one in records(settings, topics(settings).interactions)]
+    sent = [each for parcel in parcels for each in parcel.interactions]
     assert sorted(one.item_id for one in sent) == sorted(["i0", "i1", "i3", *(f"i{n % 4}" for n in range(20))])
     assert len({one.source for one in sent}) == len(sent)
 
