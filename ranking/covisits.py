@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST = 8  # items before one touch
-WIDTH = 64
+WIDTH = 48
 FULL = WIDTH - MOST
 KEEP = 32
 LATER = 32
@@ -39,15 +39,15 @@ class Pairs(NamedTuple):
 class CoVisits:
     """before: (capacity, WIDTH) int32 numbers, NONE where there is none; counts: (capacity, WIDTH) float32.
 
-    later: (capacity, LATER) int32; heats: (capacity, LATER) float64, log2 of the count of the way back, as if decayed to time 0
-    (all counts decay alike, so it orders pairs of different moments), -inf where there is none.
+    later: (capacity, LATER) int32; heats: (capacity, LATER) float32, log2 of the count of the way back as if decayed to one
+    moment for all (all counts decay alike, so it orders pairs of different moments), -inf where there is none.
     """
 
     def __init__(self) -> None:
         self.before = np.full((0, WIDTH), NONE, np.int32)
         self.counts = np.zeros((0, WIDTH), np.float32)
         self.later = np.full((0, LATER), NONE, np.int32)
-        self.heats = np.full((0, LATER), -np.inf)
+        self.heats = np.full((0, LATER), -np.inf, np.float32)
 
     def grow(self, capacity: int) -> None:
         """Make room for numbers below `capacity`."""
@@ -55,7 +55,7 @@ class CoVisits:
         self.before = np.concatenate([self.before, np.full((more, WIDTH), NONE, np.int32)])
         self.counts = np.concatenate([self.counts, np.zeros((more, WIDTH), np.float32)])
         self.later = np.concatenate([self.later, np.full((more, LATER), NONE, np.int32)])
-        self.heats = np.concatenate([self.heats, np.full((more, LATER), -np.inf)])
+        self.heats = np.concatenate([self.heats, np.full((more, LATER), -np.inf, np.float32)])
 
     def add(self, rows: Numbers, slow: NDArray[np.float32], befores: Numbers, gains: NDArray[np.float32]) -> Pairs:
         """Decay the counts of n different rows by `slow`, (n,), and add `gains` for the items `befores`, (n, r), r <= MOST.
@@ -89,9 +89,10 @@ class CoVisits:
         self.before[row, : len(most)], self.counts[row, : len(most)] = befores[most], counts[most]
         return Pairs(changed.astype(np.int32), np.full(len(changed), row, np.int32))
 
-    def relink(self, pairs: Pairs, at: NDArray[np.float64], half_life_s: float) -> None:
-        """Bring the way back up to date for these pairs. at: (capacity,) Unix seconds of each item's counts."""
-        distinct = np.unique(pairs.before.astype(np.int64) << 32 | pairs.later)
+    def relink(self, pairs: Pairs, ages: NDArray[np.float64]) -> None:
+        """Bring the way back up to date. ages: (n,) half-lives from the heats' moment to that of the later items' counts."""
+        key = pairs.before.astype(np.int64) << 32 | pairs.later
+        distinct, first = np.unique(key, return_index=True)
         before, later = (distinct >> 32).astype(np.int32), (distinct & 0xFFFFFFFF).astype(np.int32)
         hit = self.before[later] == before[:, None]
         there = hit.any(axis=1)
@@ -102,11 +103,11 @@ class CoVisits:
         rows, places = gone[np.nonzero(match)[0]], np.nonzero(match)[1]
         self.later[rows, places], self.heats[rows, places] = NONE, -np.inf
         before, later = before[there], later[there]
-        heats = np.log2(counts[there].astype(np.float64)) + at[later] / half_life_s
+        heats = (np.log2(counts[there]) + ages[first][there]).astype(np.float32)
         for turn in turns(before):
             self._note(before[turn], later[turn], heats[turn])
 
-    def _note(self, rows: Numbers, later: Numbers, heats: NDArray[np.float64]) -> None:
+    def _note(self, rows: Numbers, later: Numbers, heats: NDArray[np.float32]) -> None:
         """Note one later item in each of different rows; the coolest makes place if it is cooler."""
         hit = self.later[rows] == later[:, None]
         known = hit.any(axis=1)

@@ -75,6 +75,7 @@ class Signals:
         self._at = np.full(0, NEVER)
         self._recent = np.zeros(0)
         self._steady = np.zeros(0)
+        self._zero: float | None = None  # the moment of the pairs' heats: the first there was, in half-lives
         self._places: dict[int, int] = {}  # events partition -> its column in the sources
         self._sources = np.full((0, 0), NONE, np.int64)  # by number and column: the last offset counted
         self._pairs = CoVisits()
@@ -173,18 +174,19 @@ class Signals:
     def save(self, path: Path) -> None:
         """Write all counts to one file, a part at a time: lists are made meanwhile."""
         with self._lock:
-            count, places = len(self._ids), list(self._places)
+            count, places, zero = len(self._ids), list(self._places), self._zero
         parts = []
         for start in range(0, count, PART):
             with self._lock:
                 parts.append(self._part(slice(start, min(start + PART, count)), len(places)))
-        path.write_bytes(msgspec.msgpack.encode(_Snapshot(places, parts)))
+        path.write_bytes(msgspec.msgpack.encode(_Snapshot(zero, places, parts)))
 
     def load(self, path: Path) -> None:
         """Read what `save` wrote, in place of what is here."""
         snapshot = msgspec.msgpack.decode(path.read_bytes(), type=_Snapshot)
         with self._lock:
             self._clear()
+            self._zero = snapshot.zero
             for partition in snapshot.places:
                 self._column(partition)
             for part in snapshot.parts:
@@ -235,12 +237,15 @@ class Signals:
         return {partition: offset for partition, offset in zip(self._places, offsets, strict=True) if offset != NONE}
 
     def _moments(self, numbers: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Return the time of items' counts, in half-lives; -inf for those never counted."""
-        moments: NDArray[np.float64] = self._at[numbers] / self.settings.steady_s
+        """Return the time of items' counts, in half-lives since the first there was; -inf for those never counted."""
+        moments: NDArray[np.float64] = self._at[numbers] / self.settings.steady_s - (self._zero or 0.0)
         return moments
 
     def _relink(self, changed: list[Pairs]) -> None:
-        self._pairs.relink(changed[0].joined(*changed[1:]), self._at, self.settings.steady_s)
+        pairs = changed[0].joined(*changed[1:])
+        if self._zero is None and len(pairs.later):
+            self._zero = float(self._at[pairs.later[0]]) / self.settings.steady_s
+        self._pairs.relink(pairs, self._moments(pairs.later))
 
     # -- counts
 
@@ -351,8 +356,9 @@ class _Part(msgspec.Struct, array_like=True):
 
 
 class _Snapshot(msgspec.Struct, array_like=True):
-    """A snapshot. places: the events partitions, in the order of the columns of `sources`."""
+    """A snapshot. zero: the moment of the heats; places: the events partitions, in the order of the columns of `sources`."""
 
+    zero: float | None
     places: list[int]
     parts: list[_Part]
 

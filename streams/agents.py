@@ -142,7 +142,7 @@ class Personalize:
     ) -> None:
         self.desk, self.personalizer, self.store, self.encoding = desk, personalizer, store, encoding
         self._ready = ready
-        self._partition = lru_cache(maxsize=1 << 17)(lambda key: partition_of(key, partitions))  # pure Python: 5 us a key
+        self._partition = lru_cache(maxsize=1 << 15)(lambda key: partition_of(key, partitions))  # pure Python: 5 us a key
         self._overlay = Overlay()
         self._session = 0
         self._ticket = 0

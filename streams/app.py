@@ -36,8 +36,8 @@ log = logging.getLogger("headrace.app")
 TICK_S = 0.25
 ROCKSDB = {
     "driver": "rocksdict",
-    "block_cache_size": 16 << 20,  # a partition; Faust's default is 2 GiB
-    "write_buffer_size": 8 << 20,  # Faust's default is 64 MiB, three times a partition
+    "block_cache_size": 4 << 20,  # a partition; Faust's default is 2 GiB
+    "write_buffer_size": 4 << 20,  # Faust's default is 64 MiB, three times a partition
     "bloom_filter_size": 10,
 }
 

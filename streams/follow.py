@@ -28,6 +28,7 @@ from ranking.index import ItemIndex
 from ranking.signals import Signals
 from streams import catalogue, signals
 from streams.kafka import Topic, connection
+from streams.memory import give_back
 from streams.messages import ItemSignal, ItemVector
 from streams.metrics import Metrics
 from streams.settings import Settings
@@ -307,3 +308,4 @@ class Follower(Service):  # type: ignore[misc]  # mode is untyped to mypy here
         if offsets and offsets != self._saved:
             self._state.save(self._index, self._signals, offsets)
             self._saved = offsets
+            give_back()

@@ -7,7 +7,6 @@ unfinished acknowledged.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import logging
 import os
@@ -26,6 +25,7 @@ from streams.app import FlowApp, build
 from streams.catalogue import Catalogue
 from streams.follow import StateError, StateFolder
 from streams.kafka import BrokerUnreachable, TopicError, check_topics, connection, create_topics, topics, wait_for_broker
+from streams.memory import give_back
 from streams.personalizer import Personalizer, load_encoder
 from streams.settings import Settings
 
@@ -118,15 +118,8 @@ async def _announce(app: FlowApp, began: float) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    _give_back_memory()
+    give_back()
     log.info("ready in %.1f s, with %d partitions of events", time.monotonic() - began, app.owned_partitions())
-
-
-def _give_back_memory() -> None:
-    """Return to the system what reading weights and snapshots left behind, where the C library can (glibc)."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
 
 
 def set_up_logging(level: str) -> None:
