@@ -141,7 +141,7 @@ def test_a_small_run_of_the_whole(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=400,  # above the time after which the benchmark itself says what did not come
     )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
