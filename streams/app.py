@@ -19,16 +19,19 @@ from mode import Service
 
 from ranking.index import ItemIndex
 from ranking.signals import Signals
-from streams.agents import ITEM_SLICE, CatalogueStep, Desk, Personalize, SignalsStep
 from streams.batching import BatchConsumer, Outbox, ProfileStore, die, serve
 from streams.catalogue import Catalogue
+from streams.desk import Desk
 from streams.follow import Follower, Offsets, StateFolder
 from streams.kafka import Topics, connection, faust_connection, profiles_table, topics
 from streams.metrics import Metrics
+from streams.personalize import Personalize
 from streams.personalizer import Personalizer
 from streams.pipeline import EncodeThread, Hole, Inlet, Pipeline
 from streams.settings import Settings
 from streams.signals import SignalCounter
+from streams.tally import SignalsStep
+from streams.vectorize import ITEM_SLICE, CatalogueStep
 from streams.web import WebServer
 
 log = logging.getLogger("headrace.app")

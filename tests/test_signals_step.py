@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from ranking.signals import Signals
-from streams.agents import SignalsStep
 from streams.messages import Interaction
 from streams.metrics import Metrics
 from streams.pipeline import Batch
 from streams.signals import SignalCounter
+from streams.tally import SignalsStep
 
 
 class SlowCounter(SignalCounter):

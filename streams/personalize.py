@@ -1,13 +1,12 @@
-"""What each of the three agents does with a batch: decode, the step, what is sent, when it is finished.
+"""The personalize agent: events to profiles and lists.
 
-Does not know Faust. The heavy parts are values (`Personalizer`, `Catalogue`, `SignalCounter`) and run in threads; this module
-is the clock and the wiring around them. What cannot be processed becomes a dead letter, and the rest of its batch goes on.
+Does not know Faust. The heavy part is a value (`Personalizer`) and runs in threads; this module is the clock and the wiring
+around it. What cannot be processed becomes a dead letter, and the rest of its batch goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,38 +14,18 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
-import msgspec
-
-from ranking.index import ItemIndex
 from ranking.profile import RecordError
-from streams.batching import Outbox, Outgoing, acknowledged
-from streams.catalogue import Catalogue
-from streams.kafka import Topics, partition_of
-from streams.messages import (
-    BadMessage,
-    DeadLetter,
-    Interaction,
-    Interactions,
-    Item,
-    RecommendationList,
-    check_id,
-    decode_event,
-    decode_item,
-    encode,
-)
-from streams.metrics import Metrics
+from streams.batching import Outgoing, acknowledged
+from streams.desk import SEND_MOST, Desk, Refused, reason_of
+from streams.kafka import partition_of
+from streams.messages import BadMessage, Interaction, RecommendationList, decode_event, encode
 from streams.personalizer import Folded, Personalizer, Readings, Sourced
-from streams.pipeline import ITEMS, USERS, Batch, EncodeThread, Overlay, Record, sift
-from streams.signals import SignalCounter, parcels
-
-log = logging.getLogger("headrace.agents")
+from streams.pipeline import USERS, Batch, EncodeThread, Overlay, Record, sift
+from streams.signals import parcels
 
 RESENT = "headrace-resent"  # header of an event that was sent once more under the right key
-RAW_MOST = 500_000  # bytes of a dead letter's raw value: in base64 it has to fit Kafka's 1 MB
-SEND_MOST = 900_000  # bytes of a value that we send on: the header and the batch around it have to fit too
-ITEM_SLICE = 4  # a user's event waits for at most this many items in the encode thread: 5-10 ms
-FLUSH_S = 1.0  # an item's signals are published at most this often
 FATAL = (MemoryError, RecordError)  # no event's fault
+_NO_RECORD: Any = None  # a witness is encoded and folded, and nothing asks for its record
 
 
 class Store(Protocol):
@@ -59,39 +38,6 @@ class Store(Protocol):
 
     def write(self, partition: int, records: Mapping[str, bytes], changelog_offset: int) -> None:
         """Write records and the offset of the last of them in the changelog, all or none."""
-
-
-class Refused(NamedTuple):
-    """A record that cannot be processed. kind: for counting."""
-
-    record: Record
-    kind: str
-    reason: str
-
-
-class Desk:
-    """Where agents send: counts, routes by key and makes dead letters."""
-
-    def __init__(self, outbox: Outbox, topics: Topics, metrics: Metrics) -> None:
-        self.outbox = outbox
-        self.topics = topics
-        self.metrics = metrics
-        self._dead = topics.dead_letters
-
-    def dead_letters(self, refused: Sequence[Refused]) -> list[Outgoing]:
-        """Return the dead letters of refused records, and say so in the log."""
-        letters = []
-        for record, kind, reason in refused:
-            raw = record.value or b""
-            if len(raw) > RAW_MOST:
-                reason += f" (raw holds the first {RAW_MOST} of {len(raw)} bytes)"
-            letter = DeadLetter(
-                topic=record.topic, partition=record.partition, offset=record.offset, reason=reason, raw=raw[:RAW_MOST]
-            )
-            letters.append(Outgoing(self._dead.name, record.offset % self._dead.partitions, None, encode(letter)))
-            self.metrics.dead_letters.labels(record.topic, kind).inc()
-            log.warning("dead letter: %s/%d@%d %s", record.topic, record.partition, record.offset, reason)
-        return letters
 
 
 class Screened(NamedTuple):
@@ -166,7 +112,7 @@ class Personalize:
         if readings is None:
             found = await sift(events, self._read, self._known(), FATAL)
             events, readings = found.good, found.result
-            refused += [Refused(record, "encoder", _reason("encoded", error)) for (_, record), error in found.bad]
+            refused += [Refused(record, "encoder", reason_of("encoded", error)) for (_, record), error in found.bad]
         for _ in range(readings.cut):
             self.desk.metrics.texts_cut.labels(self.desk.topics.events.name).inc()
         self.desk.metrics.stage.labels("encode").observe(time.perf_counter() - began)
@@ -185,7 +131,7 @@ class Personalize:
             raise
         except Exception:  # which event it was is found by halving
             found = await sift(prepared.events, self._read_and_step, self._known(), FATAL)
-            refused = [Refused(record, "fold", _reason("folded", error)) for (_, record), error in found.bad]
+            refused = [Refused(record, "fold", reason_of("folded", error)) for (_, record), error in found.bad]
             stepped = found.result._replace(messages=found.result.messages + self.desk.dead_letters(refused))
         self.desk.metrics.stage.labels("apply").observe(time.perf_counter() - began)
         return stepped._replace(messages=stepped.messages + prepared.outgoing)
@@ -316,184 +262,9 @@ class Personalize:
             metrics.latency.observe(max(0.0, now - record.timestamp / 1000.0))
 
 
-_NO_RECORD: Any = None  # a witness is encoded and folded, and nothing asks for its record
-
-
-class CatalogueStep:
-    """Items to vectors, a slice at a time in the gaps that users' events leave."""
-
-    def __init__(
-        self,
-        desk: Desk,
-        catalogue: Catalogue,
-        index: ItemIndex,
-        encoding: EncodeThread,
-        ready: Callable[[], Awaitable[None]],
-        partitions: int,
-    ) -> None:
-        self.desk, self.catalogue, self.index, self.encoding = desk, catalogue, index, encoding
-        self._ready = ready
-        self._partitions = partitions
-        self._witness: tuple[Item, Record] | None = None
-
-    async def ready(self) -> None:
-        """Wait for the index: what it knows is not encoded again."""
-        await self._ready()
-
-    async def beside(self) -> None:
-        """Nothing runs beside."""
-
-    async def prepare(self, batch: Batch) -> list[Outgoing]:
-        """Decode and encode; the messages are in the order of the records."""
-        items: list[tuple[Item, Record]] = []
-        refused: list[Refused] = []
-        changes: dict[int, tuple[str, bytes | None]] = {}  # offset within the batch's order -> item id and value
-        order: dict[int, int] = {id(record): place for place, record in enumerate(batch.records)}
-        for place, record in enumerate(batch.records):
-            try:
-                if record.value:
-                    items.append((decode_item(record.value), record))
-                else:
-                    changes[place] = (_key_of_deletion(record), None)
-                    self.desk.metrics.items.labels("deleted").inc()
-            except BadMessage as error:
-                refused.append(Refused(record, "message", str(error)))
-        found = await sift(items, self._vectors, self._witness, (MemoryError,))
-        refused += [Refused(record, "encoder", _reason("encoded", error)) for (_, record), error in found.bad]
-        for (item, record), value in zip(found.good, found.result, strict=True):
-            if len(value) > SEND_MOST:
-                refused.append(
-                    Refused(record, "size", f"the item takes {len(value)} bytes with its vector: shorten its attributes")
-                )
-            else:
-                changes[order[id(record)]] = (item.item_id, value)
-        if found.good:
-            self._witness = found.good[-1]
-        self.desk.metrics.items.labels("published").inc(len(found.good))
-        return [self._change(*changes[place]) for place in sorted(changes)] + self.desk.dead_letters(refused)
-
-    async def apply(self, batch: Batch, prepared: list[Outgoing]) -> list[Outgoing]:
-        """Nothing is folded."""
-        return prepared
-
-    async def send(self, batch: Batch, applied: list[Outgoing]) -> Sequence[Any]:
-        """Send the changes."""
-        return await self.desk.outbox.send(applied)
-
-    async def finish(self, batch: Batch, sent: Sequence[Any]) -> None:
-        """Wait for the acknowledgements."""
-        await acknowledged(sent)
-
-    async def _vectors(self, items: Sequence[tuple[Item, Record]]) -> list[bytes]:
-        given = [(item, record.timestamp / 1000.0) for item, record in items]
-        return await self.encoding.run(ITEMS, self._encode, given)
-
-    def _encode(self, items: Sequence[tuple[Item, float]]) -> list[bytes]:
-        return [encode(vector) for vector in self.catalogue.vectors(items, self.index)]
-
-    def _change(self, item_id: str, value: bytes | None) -> Outgoing:
-        key = item_id.encode()
-        return Outgoing(self.desk.topics.item_vectors.name, partition_of(key, self._partitions), key, value)
-
-
-class SignalsStep:
-    """Interactions to signals: counted in memory, published each second, acknowledged when published."""
-
-    def __init__(
-        self,
-        desk: Desk,
-        counter: SignalCounter,
-        ready: Callable[[], Awaitable[None]],
-        draining: asyncio.Event,
-        partitions: int,
-    ) -> None:
-        self.desk, self.counter = desk, counter
-        self._ready = ready
-        self._draining = draining
-        self._partitions = partitions
-        self._changed: set[str] = set()
-        self._letters: list[Outgoing] = []
-        self._round: asyncio.Future[None] | None = None
-        self._decoder = msgspec.json.Decoder(Interactions)
-
-    async def ready(self) -> None:
-        """Wait until the signals that an earlier owner of these partitions published are read."""
-        await self._ready()
-
-    async def prepare(self, batch: Batch) -> list[Interaction]:
-        """Decode."""
-        good: list[Interaction] = []
-        refused: list[Refused] = []
-        for record in batch.records:
-            try:
-                good.extend(self._decoder.decode(record.value or b"").interactions)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                refused.append(Refused(record, "message", str(error)))
-        self._letters += self.desk.dead_letters(refused)
-        return good
-
-    async def apply(self, batch: Batch, prepared: list[Interaction]) -> list[Interaction]:
-        """Nothing yet: counts outlive the session."""
-        return prepared
-
-    async def send(self, batch: Batch, applied: list[Interaction]) -> asyncio.Future[None]:
-        """Count; what is returned is done when the counts are published."""
-        counted = await asyncio.to_thread(self.counter.count, applied)
-        self._changed |= counted  # not in one statement with await: a flush meanwhile puts another set in its place
-        self.desk.metrics.interactions.inc(len(applied))
-        if self._round is None:
-            self._round = asyncio.get_running_loop().create_future()
-        return self._round
-
-    async def finish(self, batch: Batch, sent: asyncio.Future[None]) -> None:
-        """Wait for the round that publishes the batch."""
-        await asyncio.shield(sent)
-
-    async def beside(self) -> None:
-        """Publish what changed, each second, or at once when the partitions are to be given up."""
-        while True:
-            try:
-                async with asyncio.timeout(FLUSH_S):
-                    await self._draining.wait()
-                await asyncio.sleep(0.01)  # what is just being counted
-            except TimeoutError:
-                pass
-            await self._flush()
-
-    async def _flush(self) -> None:
-        published, self._round = self._round, None
-        if published is None:
-            return
-        changed, self._changed = self._changed, set()
-        letters, self._letters = self._letters, []
-        messages = await asyncio.to_thread(self._messages, changed)
-        await acknowledged(await self.desk.outbox.send(messages + letters))
-        published.set_result(None)
-
-    def _messages(self, changed: set[str]) -> list[Outgoing]:
-        topic = self.desk.topics.item_signals.name
-        keyed = [(record.item_id.encode(), record) for record in self.counter.records(list(changed))]
-        return [Outgoing(topic, partition_of(key, self._partitions), key, encode(record)) for key, record in keyed]
-
-
 def _by_partition(events: Sequence[tuple[Sourced, Record]], records: Mapping[str, bytes]) -> dict[int, dict[str, bytes]]:
     places = {sourced.event.user_id: sourced.partition for sourced, _ in events}
     parts: dict[int, dict[str, bytes]] = {}
     for user_id, record in records.items():
         parts.setdefault(places[user_id], {})[user_id] = record
     return parts
-
-
-def _key_of_deletion(record: Record) -> str:
-    if not record.key:
-        raise BadMessage("an empty value deletes the item that the key names: this record has no key")
-    try:
-        item_id = record.key.decode()
-    except UnicodeDecodeError as error:
-        raise BadMessage(f"the key is no UTF-8 text ({error}): an empty value deletes the item that the key names") from None
-    check_id("key", item_id)
-    return item_id
-
-
-def _reason(what: str, error: Exception) -> str:
-    return f"cannot be {what}: {type(error).__name__}: {error}"
