@@ -70,12 +70,12 @@ def start_embedded(folder: Path, port: int = 0) -> Iterator[Broker]:
 def start_apache(home: Path, folder: Path, port: int = 0) -> Iterator[Broker]:
     """Run the one-node Apache Kafka of the distribution in `home` for the block, its data in `folder`. Raises BrokerError."""
     port = _claim(port)
-    java = [_java(), *_java_options(home)]
+    java = java_command(home)
     folder.mkdir(parents=True, exist_ok=True)
     properties = folder / "server.properties"
     properties.write_text(_server_properties(folder / "kafka", port, _claim(0)))
     if not (folder / "kafka" / "meta.properties").exists():
-        _format(java, properties)
+        format_storage(java, properties, cluster_id())
     with _running([*java, "-Xmx512m", "kafka.Kafka", str(properties)], folder, port, APACHE_READY_S) as broker:
         yield broker
 
@@ -160,6 +160,11 @@ def _last_line(log: Path) -> str:
     return f"{said[-1] if said else 'it said nothing'} (all of it: {log})"
 
 
+def java_command(home: Path) -> list[str]:
+    """Return the beginning of a command that runs a class of the Apache Kafka in `home`. Raises BrokerError."""
+    return [_java(), *_java_options(home)]
+
+
 def _java() -> str:
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
@@ -178,9 +183,14 @@ def _java_options(home: Path) -> list[str]:
     return ["-cp", f"{libs}/*", *([f"-Dlog4j2.configurationFile={logging}"] if logging.exists() else [])]
 
 
-def _format(java: list[str], properties: Path) -> None:
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    cluster = cluster if not cluster.startswith("-") else "A" + cluster[1:]  # the tool takes a leading dash for an option
+def cluster_id() -> str:
+    """Return a new id of an Apache Kafka cluster."""
+    made = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    return made if not made.startswith("-") else "A" + made[1:]  # the tool takes a leading dash for an option
+
+
+def format_storage(java: list[str], properties: Path, cluster: str) -> None:
+    """Prepare the storage of an Apache Kafka node. Raises BrokerError."""
     done = subprocess.run(
         [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)],
         stdout=subprocess.PIPE,
