@@ -61,6 +61,7 @@ VOLUME /var/lib/headrace
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/health', timeout=4)"]
+    CMD ["python", "-c", "import os, urllib.request as r; token = os.environ.get('HEADRACE_WEB_TOKEN', ''); \
+        r.urlopen(r.Request('http://127.0.0.1:8080/health', headers={'Authorization': 'Bearer ' + token}), timeout=4)"]
 ENTRYPOINT ["headrace"]
 CMD ["--help"]

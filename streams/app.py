@@ -107,7 +107,8 @@ def build(
     app.events_topic = names.events.name
     app.follower = Follower(settings, (names.item_vectors, names.item_signals), index, signals, state, offsets, metrics)
     app.encoding = EncodeThread()
-    app.web_server = WebServer(settings.web_host, settings.web_port, metrics.text, app.waiting_for)
+    token = settings.web_token.get_secret_value()
+    app.web_server = WebServer(settings.web_host, settings.web_port, metrics.text, app.waiting_for, token)
     web = [app.web_server] if settings.web_port else []
     app.around = (Lease(settings.session_timeout_s), app.follower, *web)
     metrics.watch(lambda: len(index), app.follower.lag, app.owned_partitions)

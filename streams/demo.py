@@ -23,6 +23,7 @@ from statistics import median
 
 import msgspec
 from kafka import KafkaConsumer, KafkaProducer
+from pydantic import SecretStr
 from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table
@@ -58,9 +59,8 @@ def main(settings: Settings, keep: bool, console: Console | None = None) -> None
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         broker = stack.enter_context(start_embedded(FOLDER / "broker"))
         port = _free_port()
-        settings = settings.model_copy(
-            update={"broker": broker.address, "state_dir": FOLDER / "state", "web_host": HOST, "web_port": port}
-        )
+        own = {"broker": broker.address, "state_dir": FOLDER / "state"}
+        settings = settings.model_copy(update={**own, "web_host": HOST, "web_port": port, "web_token": SecretStr("")})
         create_topics(settings)
         worker = stack.enter_context(_worker(settings))
         console.print(f"broker {broker.address} · encoder {settings.encoder} · metrics http://{HOST}:{port}/metrics")
@@ -170,7 +170,7 @@ def _stage(settings: Settings, worker: subprocess.Popen[bytes], port: int) -> It
 
 @contextmanager
 def _worker(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
-    own = {name: getattr(settings, name) for name in ("broker", "state_dir", "web_host", "web_port")}
+    own = {name: getattr(settings, name) for name in ("broker", "state_dir", "web_host", "web_port", "web_token")}
     environment = {**os.environ, **{PREFIX + name.upper(): str(value) for name, value in own.items()}}
     with (FOLDER / "worker.log").open("wb") as log:
         process = subprocess.Popen(

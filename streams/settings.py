@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import ipaddress
 import os
 import re
 import socket
@@ -73,7 +74,9 @@ def _instance_id(values: dict[str, Any]) -> str:
 class Settings(BaseSettings):
     """All settings, frozen. Build it with `load`, which turns what is wrong into clear lines."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     # Kafka
     broker: str = setting("127.0.0.1:9092", "Kafka's addresses, host:port, more than one separated by commas.", group="Kafka")
@@ -149,8 +152,15 @@ class Settings(BaseSettings):
         30.0, "How often the item index is written to state_dir.", group="Worker", unit="seconds", ge=1, le=86400
     )
     log_level: Literal["debug", "info", "warning", "error"] = setting("info", "Least level that is logged.", group="Worker")
-    web_host: str = setting("127.0.0.1", "Address the page and metrics listen on.", group="Worker")
-    web_port: int = setting(0, "Port of the page and metrics; 0 is off.", group="Worker", ge=0, le=65535)
+    web_host: str = setting(
+        "127.0.0.1",
+        "Address that metrics and health listen on; one that is not this machine's own needs web_token.",
+        group="Worker",
+    )
+    web_port: int = setting(0, "Port of metrics and health; 0 is off.", group="Worker", ge=0, le=65535)
+    web_token: SecretStr = setting(
+        SecretStr(""), "What a reader of metrics and health sends as `Authorization: Bearer TOKEN`.", group="Worker"
+    )
 
     # Encoder
     encoder: str = setting(
@@ -264,6 +274,13 @@ class Settings(BaseSettings):
                 raise ValueError(f"{address.strip()!r} is no host:port, as 127.0.0.1:9092")
         return ",".join(address.strip() for address in value.split(","))
 
+    @field_validator("web_token")
+    @classmethod
+    def _hard_to_guess(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and not re.fullmatch(r"[!-~]{16,}", value.get_secret_value()):
+            raise ValueError("give 16 or more visible ASCII characters, as `openssl rand -hex 32` makes them")
+        return value
+
     @model_validator(mode="after")
     def _together(self) -> Settings:
         if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password.get_secret_value()):
@@ -274,6 +291,11 @@ class Settings(BaseSettings):
             path = getattr(self, name)
             if path is not None and not path.is_file():
                 raise ValueError(f"{PREFIX}{name.upper()} is {path}: there is no such file")
+        if self.web_port and not self.web_token.get_secret_value() and not _is_loopback(self.web_host):
+            raise ValueError(
+                f"{PREFIX}WEB_HOST is {self.web_host}, which others can reach: set {PREFIX}WEB_TOKEN to what they must send, "
+                f"as `openssl rand -hex 32` makes it, or {PREFIX}WEB_HOST=127.0.0.1"
+            )
         if self.backlog_batch_size < self.batch_size:
             raise ValueError(
                 f"{PREFIX}BACKLOG_BATCH_SIZE {self.backlog_batch_size} is lower than "
@@ -288,8 +310,8 @@ def load(**given: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        lines = (_line(problem) for problem in error.errors() if problem["type"] != "default_factory_not_called")
-        raise SettingsError("\n".join(dict.fromkeys(lines))) from None
+        lines = [_line(problem) for problem in error.errors() if problem["type"] != "default_factory_not_called"]
+    raise SettingsError("\n".join(dict.fromkeys(lines)))  # outside of the block: pydantic's error holds what was given
 
 
 def refuse_unknown(environment: Mapping[str, str]) -> None:
@@ -314,8 +336,16 @@ def _line(problem: Any) -> str:
     name = PREFIX + field.upper() + (f" {part}" if part else "")
     if problem["type"] == "extra_forbidden":
         return f"{where} is no setting: {_nearest(name, [PREFIX + known.upper() for known in Settings.model_fields])}"
-    value = "the value given" if "password" in where else repr(problem["input"])
+    secret = Settings.model_fields[field].annotation is SecretStr
+    value = "the value given" if secret else repr(problem["input"])
     return f"{name} is {value}: {reason[0].lower()}{reason[1:]}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"
 
 
 def _pairs(value: Any) -> dict[str, Any]:

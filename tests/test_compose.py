@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Mapping
 from fnmatch import fnmatch
@@ -21,12 +24,14 @@ from streams.kafka import topics
 from streams.metrics import Metrics
 from streams.sending import event_of, item_of
 from streams.settings import PREFIX, Settings
+from streams.web import WebServer
 
 ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("topics", "worker", "demo")
 STATE = "/var/lib/headrace"
+TOKEN = "0123456789abcdef"
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -50,8 +55,11 @@ def image_environment() -> dict[str, str]:
 
 
 def defaults(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment's values with ${NAME:-default} replaced by the default."""
-    return {name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value) for name, value in environment.items()}
+    """Return an environment's values with ${NAME:-default} replaced by the default, ${NAME:?reason} by the token."""
+    return {
+        name: re.sub(r"\$\{\w+:\?[^}]*\}", TOKEN, re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value))
+        for name, value in environment.items()
+    }
 
 
 def settings_of(service: str) -> Settings:
@@ -197,6 +205,62 @@ def test_health_is_asked_of_the_page() -> None:
     assert [str(settings_of("worker").web_port)] == SERVICES["worker"]["expose"]
     assert all(SERVICES[name]["healthcheck"] == {"disable": True} for name in ("topics", "demo"))
     assert "kafka-broker-api-versions.sh" in SERVICES["kafka"]["healthcheck"]["test"][1]
+
+
+@pytest.mark.parametrize("token", ["", TOKEN])
+async def test_the_health_check_brings_the_token(token: str) -> None:
+    """The image's command is content with a worker that is ready, and not with one that is not, with and without a token."""
+    (rest,) = [rest for word, rest in last_stage() if word == "HEALTHCHECK"]
+    _, *arguments = json.loads(rest.partition(" CMD ")[2])
+    waiting: list[str] = []
+    server = WebServer("127.0.0.1", 0, bytes, lambda: waiting[0] if waiting else None, token)
+    await server.start()
+    try:
+        here = [argument.replace("127.0.0.1:8080", f"127.0.0.1:{server.port}") for argument in arguments]
+        for code in (0, 1):
+            check = await asyncio.create_subprocess_exec(
+                sys.executable, *here, env={"HEADRACE_WEB_TOKEN": token}, stderr=asyncio.subprocess.DEVNULL
+            )
+            assert await check.wait() == code
+            waiting.append("items")
+    finally:
+        await server.stop()
+
+
+def test_a_token_is_needed_and_written_nowhere() -> None:
+    """Workers listen to their network with a token that only the environment holds; compose says how to make one."""
+    given = SERVICES["worker"]["environment"]
+    assert given["HEADRACE_WEB_TOKEN"].startswith("${HEADRACE_WEB_TOKEN:?")
+    assert SERVICES["prometheus"]["environment"] == {"HEADRACE_WEB_TOKEN": given["HEADRACE_WEB_TOKEN"]}
+    assert settings_of("worker").web_host == "0.0.0.0"
+    (shown,) = re.findall(
+        r'# One has no default: (echo "HEADRACE_WEB_TOKEN=.*) > .env', (ROOT / "docker-compose.yml").read_text()
+    )
+    line = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=True).stdout
+    name, _, value = line.strip().partition("=")
+    assert (name, len(value)) == ("HEADRACE_WEB_TOKEN", 64)
+    assert Settings(web_token=value).web_token.get_secret_value() == value
+    assert ".env" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_prometheus_brings_the_token(tmp_path: Path) -> None:
+    """Its container writes the token, for itself alone, to the file in memory that its configuration names, then runs it."""
+    service = SERVICES["prometheus"]
+    config = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text("utf-8"))
+    (file,) = [job["authorization"]["credentials_file"] for job in config["scrape_configs"]]
+    assert service["tmpfs"] == [f"{Path(file).parent}:mode=1777"]
+    (script,) = service["command"]
+    here = script.replace("$$", "$").replace(file, str(tmp_path / "token"))
+    before, _, started = here.partition(" exec /bin/prometheus ")
+    subprocess.run(
+        [*service["entrypoint"], f"{before} exec echo {started}"],
+        env={"HEADRACE_WEB_TOKEN": TOKEN},
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    assert (tmp_path / "token").read_text() == TOKEN
+    assert oct((tmp_path / "token").stat().st_mode)[-3:] == "600"
+    assert started == "--config.file=/etc/prometheus/prometheus.yml --storage.tsdb.path=/prometheus"
 
 
 def test_the_image_ends_as_a_user_with_a_fixed_number() -> None:
