@@ -175,11 +175,11 @@ def lose_data_folder(scene: Scene) -> Iterator[float]:
 
 
 def join_worker(scene: Scene) -> Iterator[float]:
-    """One more worker joins, and leaves again."""
+    """One more worker joins, and leaves again: counted from its leaving, after which its partitions wait for a new owner."""
     scene.team.add(scene.workers)
-    yield time.time()
-    time.sleep(HELD_S)
+    time.sleep(2 * HELD_S)
     scene.team.leave(scene.workers)
+    yield time.time()
 
 
 def kill_node(scene: Scene) -> Iterator[float]:
