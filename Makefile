@@ -28,7 +28,10 @@ test: setup  ## lint, types and all tests
 bench: setup  ## speed: drain, latency, new items, restart, memory
 	$(BIN)/python -m benchmarks.flow
 
+chaos: setup  ## faults under load on three Kafka nodes (KAFKA_HOME), every profile against an oracle
+	$(BIN)/python -m benchmarks.chaos
+
 clean:  ## remove the environment and all state
 	rm -rf .venv .headrace
 
-.PHONY: help setup demo test bench clean
+.PHONY: help setup demo test bench chaos clean

@@ -129,6 +129,7 @@ def test_the_table_and_the_line() -> None:
 
 
 @pytest.mark.embedded
+@pytest.mark.timeout(420)
 def test_a_small_run_of_the_whole(tmp_path: Path) -> None:
     """The command ends by itself, measures every figure, and prints them as one line of JSON last."""
     small = (

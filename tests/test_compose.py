@@ -344,6 +344,20 @@ def test_the_dashboard_shows_metrics_that_workers_have() -> None:
         assert re.sub(r"_(total|bucket)$", "", name) in families, name
 
 
+def test_alarms_are_of_metrics_that_workers_have_and_the_page_knows_them() -> None:
+    """Every metric of an alarm is one that a worker publishes, and each alarm has its paragraph in docs/operate.md."""
+    (group,) = yaml.safe_load((ROOT / "deploy/alerts.yml").read_text("utf-8"))["groups"]
+    page = (ROOT / "docs/operate.md").read_text("utf-8")
+    families = {family.name for family in Metrics().registry.collect()}
+    for rule in group["rules"]:
+        assert f"**{rule['alert']}**" in page
+        names = re.findall(r"\bheadrace_\w+", rule["expr"])
+        assert names or "up{" in rule["expr"]
+        assert {re.sub(r"_(total|bucket)$", "", name) for name in names} <= families
+    mentioned = {re.sub(r"_(total|bucket)$", "", name) for name in re.findall(r"`(headrace_\w+?)[`{]", page)}
+    assert mentioned <= families
+
+
 def test_the_examples_are_sent_as_they_are() -> None:
     """The rows that the demo service sends become the very items and events of the examples."""
     module = load_examples()
