@@ -317,7 +317,7 @@ def test_what_is_copied_is_not_ignored() -> None:
 def test_mounted_files_are_there() -> None:
     """Each file that compose mounts exists and is mounted read-only."""
     mounts = [volume for service in SERVICES.values() for volume in service.get("volumes", []) if volume.startswith("./")]
-    assert len(mounts) == 5
+    assert len(mounts) == 6
     for mount in mounts:
         source, _, mode = mount.split(":")
         assert (ROOT / source).is_file()
