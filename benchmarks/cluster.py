@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.stage import free_port
 from streams.broker import HOST, BrokerError, cluster_id, end_with_parent, format_storage, java_command
-from streams.kafka import wait_for_broker
-from streams.settings import load
+from streams.kafka import open_admin, wait_for_broker
+from streams.settings import Settings, load
 
 NODES = 3
 HEAP = "-Xmx320m"
@@ -28,7 +29,7 @@ class Cluster:
     def __init__(self, home: Path, folder: Path) -> None:
         self.folder = folder
         self._java = java_command(home)
-        self._ports = [_free_port() for _ in range(2 * NODES)]
+        self._ports = [free_port() for _ in range(2 * NODES)]
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * NODES
 
     @property
@@ -120,14 +121,19 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         made.prepare()
         for node in range(NODES):
             made.start(node)
-        wait_for_broker(load(broker=made.address), READY_S)
+        _await_all(load(broker=made.address))
         yield made
     finally:
         made.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+def _await_all(settings: Settings) -> None:
+    """Wait until every node is known to the cluster: before, three replicas have no place."""
+    give_up = time.monotonic() + READY_S
+    wait_for_broker(settings, READY_S)
+    with open_admin(settings) as admin:
+        while len(admin.describe_cluster()["brokers"]) < NODES:
+            if time.monotonic() > give_up:
+                raise BrokerError(f"not all of {NODES} nodes joined in {READY_S:.0f} s: see their logs")
+            time.sleep(0.2)

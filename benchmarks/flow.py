@@ -33,7 +33,6 @@ import platform
 import random
 import shutil
 import signal
-import socket
 import statistics
 import sys
 import time
@@ -344,7 +343,7 @@ def run(given: argparse.Namespace, console: Console) -> Bench:
     shutil.rmtree(given.folder, ignore_errors=True)
     given.folder.mkdir(parents=True)
     settings = load(
-        encoder=given.encoder, app_id="benchmark", web_host=HOST, web_port=_free_port(), state_dir=given.folder / "state"
+        encoder=given.encoder, app_id="benchmark", web_host=HOST, web_port=stage.free_port(), state_dir=given.folder / "state"
     )
     given.made_words = texts.words(given.words)
     catalogue, settings = prepare(given, settings, console)
@@ -391,12 +390,6 @@ def _processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:

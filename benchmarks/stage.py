@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ import msgspec
 import psutil  # type: ignore[import-untyped]
 from kafka import KafkaConsumer, TopicPartition
 
-from streams.broker import BrokerError, end_with_parent, start_apache, start_embedded
+from streams.broker import HOST, BrokerError, end_with_parent, start_apache, start_embedded
 from streams.kafka import Topic, open_consumer, open_producer, partition_of
 from streams.settings import PREFIX, Settings
 
@@ -268,6 +269,13 @@ def answer(process: subprocess.Popen[bytes], log: Path, timeout_s: float = WAIT_
         raise BenchmarkError(f"a client ended with {process.returncode}: read {log}")
     result: dict[str, Any] = msgspec.json.decode(said.splitlines()[-1])
     return result
+
+
+def free_port() -> int:
+    """Return a port on which nothing listens now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
 
 
 def open_reader(settings: Settings) -> AbstractContextManager[KafkaConsumer]:
