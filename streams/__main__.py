@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,6 +48,8 @@ app = typer.Typer(
 )
 items = typer.Typer(no_args_is_help=True, help="The catalogue: load items, delete some, count them.")
 app.add_typer(items, name="items", rich_help_panel="Data")
+dead_letters = typer.Typer(no_args_is_help=True, help="What workers refused: look at it, and send it again after repair.")
+app.add_typer(dead_letters, name="dead-letters", rich_help_panel="Data")
 
 
 @app.command(rich_help_panel="Run")
@@ -213,6 +216,56 @@ def count_items(broker: Broker = None) -> None:
         for record in records(settings, topics(settings).items):
             (there.add if record.value else there.discard)(record.key)
     print(f"{len(there)} items")
+
+
+@dead_letters.command(name="list")
+def list_letters(
+    topic: Annotated[str | None, typer.Option(help="Only messages of this topic: events or items.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only those whose reason has this text in it.")] = None,
+    count: Annotated[int, typer.Option(min=0, help="Only so many, the newest; 0 is all.")] = 0,
+    as_json: AsJson = False,
+    broker: Broker = None,
+) -> None:
+    """Show what was refused and not sent again since, oldest first. Ends with 1 when there is nothing to show.
+
+    Example: [bold]headrace dead-letters list --topic items --count 10[/bold]
+    """
+    from streams.letters import open_letters, show
+
+    found = open_letters(all_settings.load(broker=broker), topic, reason)
+    if not show(deque(found, maxlen=count) if count else found, as_json=as_json):
+        print("no dead letters" if topic is reason is None else "no dead letters like these", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@dead_letters.command()
+def retry(
+    places: Annotated[list[str] | None, typer.Argument(metavar="[PLACE]...", help="Letters, as events[1]@42.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All letters, as they are.")] = False,
+    file: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="Lines of `list --json`, repaired; - is standard input.")
+    ] = None,
+    broker: Broker = None,
+) -> None:
+    """Send refused messages again, each checked first. Ends with 2 when one is refused again.
+
+    To repair: `headrace dead-letters list --json > letters.jsonl`, change each line's value, then send the file.
+    Example: [bold]headrace dead-letters retry --from letters.jsonl[/bold]
+    """
+    from streams import letters
+
+    if sum((bool(places), everything, file is not None)) != 1:
+        raise typer.BadParameter("give places of letters, or --all, or --from with a file of them")
+    wanted = None if everything else dict(letters.repaired(file)) if file else dict.fromkeys(places or ())
+    sent = refused = troubled = 0
+    for outcome in letters.retry(all_settings.load(broker=broker), wanted):
+        if outcome.sent:
+            print(f"{outcome.place} sent as {outcome.sent}")
+        if outcome.reason:
+            print(f"{outcome.place}: {outcome.reason}", file=sys.stderr)
+        sent, refused, troubled = sent + bool(outcome.sent), refused + (not outcome.sent), troubled + bool(outcome.reason)
+    print(f"{sent} sent, {refused} refused")
+    raise typer.Exit(2 if troubled else 0)
 
 
 @app.command(name="import", rich_help_panel="Data")

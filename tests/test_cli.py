@@ -84,6 +84,8 @@ COMMANDS = [
     "items load",
     "items delete",
     "items count",
+    "dead-letters list",
+    "dead-letters retry",
 ]
 
 
@@ -106,7 +108,12 @@ def test_every_command_is_listed() -> None:
     """The commands tested here are all there are."""
     groups = {group.name: group.typer_instance for group in app.registered_groups}
     own = {one.name or one.callback.__name__ for one in app.registered_commands if one.callback}
-    inner = {f"items {one.name or one.callback.__name__}" for one in groups["items"].registered_commands if one.callback}  # type: ignore[union-attr]
+    inner = {
+        f"{name} {one.name or one.callback.__name__}"
+        for name, group in groups.items()
+        for one in group.registered_commands  # type: ignore[union-attr]
+        if one.callback
+    }
     assert own | inner == set(COMMANDS)
 
 
