@@ -287,6 +287,34 @@ def import_history(
         all_settings.load(broker=broker), file, columns=parse_columns(columns), event_type=kind, merge=merge, skip_bad=skip_bad
     )
     print(f"{done.folded} events folded, {done.replayed} known already, {done.users} profiles written")
+    if done.erased:
+        print(f"{done.erased} events of erased users left out")
+
+
+@app.command(rich_help_panel="Data")
+def erase(
+    user: Annotated[str, typer.Argument(help="Who is to be forgotten.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Until a worker has done it.")] = False,
+    broker: Broker = None,
+) -> None:
+    """Delete a user's profile, lists and dead letters, for good: events from before stay out. See docs/erasure.md.
+
+    Example: [bold]headrace erase ann --wait[/bold]
+    """
+    from streams import forget
+
+    settings = all_settings.load(broker=broker)
+    place = forget.request(settings, user)
+    if wait:
+        console = Console(stderr=True)
+        with console.status("erasing") as status:
+            for is_served in forget.wait(settings, place):
+                status.update("erasing" if is_served else "no worker runs: start one with `headrace worker`")
+    letters = forget.erase_letters(settings, user)
+    if wait:
+        print(f"{user} is erased, and {letters} dead letters")
+    else:
+        print(f"asked for in {place.topic}[{place.partition}]@{place.offset}; {letters} dead letters are erased already")
 
 
 @app.command(rich_help_panel="Look")

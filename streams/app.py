@@ -19,9 +19,10 @@ from mode import Service
 
 from ranking.index import ItemIndex
 from ranking.signals import Signals
-from streams.batching import BatchConsumer, Outbox, ProfileStore, die, serve
+from streams.batching import BatchConsumer, Outbox, ProfileStore, die, forgetful, serve
 from streams.catalogue import Catalogue
 from streams.desk import Desk
+from streams.erasure import Erasures
 from streams.follow import Follower, Offsets, StateFolder
 from streams.kafka import Topics, connection, faust_connection, profiles_table, topics
 from streams.metrics import Metrics
@@ -105,14 +106,16 @@ def build(
     app = FlowApp(settings.app_id, **faust_connection(settings), **_faust_settings(settings))
     app.metrics = metrics
     app.events_topic = names.events.name
-    app.follower = Follower(settings, (names.item_vectors, names.item_signals), index, signals, state, offsets, metrics)
+    erasures = Erasures()
+    followed = (names.item_vectors, names.item_signals, names.erasures)
+    app.follower = Follower(settings, followed, index, signals, erasures, state, offsets, metrics)
     app.encoding = EncodeThread()
     token = settings.web_token.get_secret_value()
     app.web_server = WebServer(settings.web_host, settings.web_port, metrics.text, app.waiting_for, token)
     web = [app.web_server] if settings.web_port else []
     app.around = (Lease(settings.session_timeout_s), app.follower, *web)
     metrics.watch(lambda: len(index), app.follower.lag, app.owned_partitions)
-    _add_agents(app, settings, names, personalizer, catalogue, index, signals)
+    _add_agents(app, settings, names, personalizer, catalogue, index, signals, erasures)
     return app
 
 
@@ -148,23 +151,30 @@ def _add_agents(
     catalogue: Catalogue,
     index: ItemIndex,
     signals: Signals,
+    erasures: Erasures,
 ) -> None:
     explain = partial(_nothing_there, settings)
     events, items, interactions = (Inlet(name.name, explain) for name in (names.events, names.items, names.interactions))
     inlets = {inlet.topic: inlet for inlet in (events, items, interactions)}
     app.transport.Consumer = partial(BatchConsumer, inlets=inlets)
-    table = app.Table(
-        profiles_table(settings),
-        key_type=bytes,
-        value_type=bytes,
-        partitions=settings.partitions,
-        options=dict(ROCKSDB),
+    table = forgetful(
+        app.Table(
+            profiles_table(settings),
+            key_type=bytes,
+            value_type=bytes,
+            partitions=settings.partitions,
+            options=dict(ROCKSDB),
+        )
     )
     desk = Desk(Outbox(app), names, app.metrics)
     follower, encoding, partitions = app.follower, app.encoding, settings.partitions
 
     async def caught_up() -> None:
         await follower.caught_up.wait()
+
+    async def erasures_known() -> None:  # also those that an earlier owner of these partitions published just now
+        await follower.caught_up.wait()
+        await follower.catch_up(names.erasures)
 
     def pipeline(inlet: Inlet, step: Any, most: int, backlog_most: int, depth: int = 8) -> Pipeline[Any, Any, Any]:
         consumer = app.consumer
@@ -180,7 +190,7 @@ def _add_agents(
 
     @app.agent(app.topic(names.events.name, key_type=bytes, value_type=bytes), name="personalize")  # type: ignore[untyped-decorator]
     async def personalize(stream: Any) -> None:
-        step = Personalize(desk, personalizer, ProfileStore(table), encoding, caught_up, partitions)
+        step = Personalize(desk, personalizer, ProfileStore(table), encoding, erasures, erasures_known, partitions)
         await serve(stream, pipeline(events, step, settings.batch_size, settings.backlog_batch_size))
 
     @app.agent(app.topic(names.items.name, key_type=bytes, value_type=bytes), name="catalogue")  # type: ignore[untyped-decorator]

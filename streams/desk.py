@@ -46,9 +46,15 @@ class Desk:
             if len(raw) > RAW_MOST:
                 reason += f" (raw holds the first {RAW_MOST} of {len(raw)} bytes)"
             letter = DeadLetter(
-                topic=record.topic, partition=record.partition, offset=record.offset, reason=reason, raw=raw[:RAW_MOST]
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                reason=reason,
+                raw=raw[:RAW_MOST],
+                key=record.key,
             )
-            letters.append(Outgoing(self._dead.name, record.offset % self._dead.partitions, None, encode(letter)))
+            place = f"{record.topic}[{record.partition}]@{record.offset}"  # a letter that is written again replaces itself
+            letters.append(Outgoing(self._dead.name, record.offset % self._dead.partitions, place.encode(), encode(letter)))
             self.metrics.dead_letters.labels(record.topic, kind).inc()
             log.warning("dead letter: %s/%d@%d %s", record.topic, record.partition, record.offset, reason)
         return letters

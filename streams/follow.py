@@ -1,6 +1,7 @@
-"""A worker's follower: reads the whole of item-vectors and item-signals, outside the group, into its index and signals.
+"""A worker's follower: reads item-vectors, item-signals and erasures whole, outside the group, into what the worker knows.
 
-Does not know users or events. Keeps a snapshot of both with the offsets that they hold, so that a restart reads on from there.
+Does not know users or events. Keeps a snapshot of items and signals with the offsets that they hold, so that a restart reads
+on from there; erasures are few, and read from their beginning.
 
     StateError(RuntimeError)   the state folder is of another encoder or format, or in use: says what to do
 """
@@ -27,6 +28,7 @@ from mode import Service
 from ranking.index import ItemIndex
 from ranking.signals import Signals
 from streams import catalogue, signals
+from streams.erasure import Erasures
 from streams.kafka import Topic, connection
 from streams.memory import give_back
 from streams.messages import ItemSignal, ItemVector
@@ -168,7 +170,10 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 class Follower(Service):  # type: ignore[misc]  # mode is untyped to mypy here
-    """Follows both topics from its start to its stop. `caught_up` is set when all is applied that was there at the start."""
+    """Follows the topics from its start to its stop. `caught_up` is set when all is applied that was there at the start.
+
+    topics: item-vectors, item-signals and erasures.
+    """
 
     def __init__(
         self,
@@ -176,6 +181,7 @@ class Follower(Service):  # type: ignore[misc]  # mode is untyped to mypy here
         topics: Sequence[Topic],
         index: ItemIndex,
         counted: Signals,
+        erasures: Erasures,
         state: StateFolder,
         offsets: Offsets,
         metrics: Metrics,
@@ -183,7 +189,7 @@ class Follower(Service):  # type: ignore[misc]  # mode is untyped to mypy here
         super().__init__()
         self.caught_up = asyncio.Event()
         self._settings, self._topics = settings, topics
-        self._index, self._signals, self._state, self._metrics = index, counted, state, metrics
+        self._index, self._signals, self._erasures, self._state, self._metrics = index, counted, erasures, state, metrics
         self._positions: Offsets = dict(offsets)
         self._moved = asyncio.Condition()
         self._applying = ThreadPoolExecutor(1, "follow")
@@ -202,11 +208,11 @@ class Follower(Service):  # type: ignore[misc]  # mode is untyped to mypy here
         ]
         return sum(max(0, lag) for lag in lags)
 
-    async def catch_up(self) -> None:
-        """Return when everything is applied that the topics hold now."""
+    async def catch_up(self, topic: Topic | None = None) -> None:
+        """Return when everything is applied that the topics, or only one of them, hold now."""
         if self._consumer is None:
             raise RuntimeError("the follower has not started")
-        ends = await self._consumer.end_offsets(self._partitions())
+        ends = await self._consumer.end_offsets([tp for tp in self._partitions() if topic is None or tp.topic == topic.name])
         async with self._moved:
             await self._moved.wait_for(
                 lambda: all(self._positions.get((tp.topic, tp.partition), 0) >= end for tp, end in ends.items())
@@ -275,15 +281,20 @@ class Follower(Service):  # type: ignore[misc]  # mode is untyped to mypy here
 
     def _apply(self, records: Sequence[Any]) -> None:
         """Apply fetched records; runs in the follower's thread."""
-        vectors_topic = self._topics[0].name
-        vectors = [self._read(record, self._vectors) for record in records if record.topic == vectors_topic]
-        counts = [self._read(record, self._counts) for record in records if record.topic != vectors_topic]
+        of_vectors, of_counts, of_erasures = (topic.name for topic in self._topics)
+        vectors = [self._read(record, self._vectors) for record in records if record.topic == of_vectors]
+        counts = [self._read(record, self._counts) for record in records if record.topic == of_counts]
         catalogue.apply([change for change in vectors if change is not None], self._index)
         signals.apply([change for change in counts if change is not None], self._signals)
+        for record in records:
+            if record.topic == of_erasures:
+                self._read(record, None)
 
     def _read(self, record: Any, decoder: Any) -> Any:
         """Return a record's change, an item id where it deletes, None (counted, logged) where it cannot be used."""
         try:
+            if decoder is None:
+                return self._erasures.read(record.key or b"", record.value)
             if not record.value:
                 return (record.key or b"").decode()
             change = decoder.decode(record.value)
@@ -304,7 +315,7 @@ class Follower(Service):  # type: ignore[misc]  # mode is untyped to mypy here
 
     def _save(self) -> None:
         """Write a snapshot if anything changed; runs in the follower's thread, so that nothing is applied meanwhile."""
-        offsets = dict(self._positions)
+        offsets = {place: offset for place, offset in self._positions.items() if place[0] != self._topics[2].name}
         if offsets and offsets != self._saved:
             self._state.save(self._index, self._signals, offsets)
             self._saved = offsets

@@ -7,6 +7,8 @@ workers would overwrite what they read from memory, so they are refused, before 
 Each event of the file has a place of its own, (a number made of the file's content and the partition, its row in time order),
 and the profile's watermark of that place counts it once: an import that was cut off is repeated with `merge`.
 
+Nothing of an erased user is imported, of whatever time: history is what the erasure was about.
+
     ImportRefused(RuntimeError)   workers are live, profiles are there already, or no item is known: says the steps
 """
 
@@ -22,8 +24,9 @@ from typing import NamedTuple
 
 from kafka import KafkaProducer
 
+from streams.forget import erasures
 from streams.kafka import check_topics, live_members, open_producer, partition_of, topics
-from streams.messages import BadMessage, Event, Interaction, encode
+from streams.messages import ERASE, BadMessage, Event, Interaction, encode
 from streams.personalizer import Personalizer, Sourced
 from streams.reading import records
 from streams.rows import RowError, rows
@@ -47,11 +50,12 @@ class History(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What an import did: events folded, events that the profiles knew already, users written."""
+    """What an import did: events folded, events that the profiles knew already, users written, events of erased users."""
 
     folded: int
     replayed: int
     users: int
+    erased: int
 
 
 def read(
@@ -75,6 +79,8 @@ def read(
         try:
             # The row's number stands in for a missing id: the same file gives the same ids again.
             event = event_of({"event_id": f"{path.name}:{row.number}", **given, **row.values}, now)
+            if event.type == ERASE:
+                raise BadMessage("an erase event is no history: run `headrace erase` with the user's id")
         except BadMessage as error:
             if not skip_bad:
                 raise BadMessage(f"{path} row {row.number}: {error}; --skip-bad leaves such rows out") from None
@@ -110,10 +116,13 @@ def run(
 ) -> Done:
     """Fold a history and write its profiles and interactions, one partition after the other. Raises ImportRefused."""
     refuse_harm(settings, merge=merge)
+    known = erasures(settings)
+    kept = [event for event in history.events if known.of(event.user_id) is None]
+    total = Counter(erased=len(history.events) - len(kept))
+    progress(total["erased"])
     shares: dict[int, list[Event]] = {}
-    for event in history.events:
+    for event in kept:
         shares.setdefault(partition_of(event.user_id.encode(), settings.partitions), []).append(event)
-    total: Counter[str] = Counter()
     with open_producer(settings, linger_ms=5) as producer:
         for partition, events in sorted(shares.items()):
             _refuse_live(settings)
@@ -131,7 +140,7 @@ def run(
                 progress(len(batch))
             writes.profiles(changed, partition)
             total.update(users=len(changed))
-    return Done(total["folded"], total["replayed"], total["users"])
+    return Done(total["folded"], total["replayed"], total["users"], total["erased"])
 
 
 class _Writes:

@@ -25,6 +25,8 @@ from kafka.partitioner.default import murmur2
 from streams.settings import Settings, encoder_slug
 
 DAY_MS = 86_400_000
+# What was replaced is gone a day later, also from the open segment, which compaction leaves out: 7 days by default.
+_ERASED_SOON = {"max.compaction.lag.ms": str(DAY_MS)}
 ALREADY_EXISTS = 36  # Kafka's error code: another process created the topic first
 
 
@@ -62,6 +64,7 @@ class Topics(NamedTuple):
     dead_letters: Topic
     item_vectors: Topic
     item_signals: Topic
+    erasures: Topic
     profiles: Topic
 
 
@@ -83,20 +86,27 @@ def topics(settings: Settings) -> Topics:
         recommendations=topic(
             "recommendations",
             "user_id",
-            _kept(settings.retention_days) | {"cleanup.policy": "compact,delete"},
+            _kept(settings.retention_days) | {"cleanup.policy": "compact,delete"} | _ERASED_SOON,
             "a reader that starts gets each user's newest list",
         ),
-        dead_letters=topic("dead-letters", "none", _kept(30), "time to look at what was refused", partitions=1),
+        dead_letters=topic(
+            "dead-letters",
+            "place",
+            _kept(30) | {"cleanup.policy": "compact,delete"} | _ERASED_SOON,
+            "time to look at what was refused",
+            partitions=1,
+        ),
         item_vectors=topic(
             f"item-vectors-{encoder_slug(settings.encoder)}", "item_id", _compacted(), "every worker reads it whole"
         ),
         item_signals=topic("item-signals", "item_id", _compacted(), "every worker reads it whole"),
+        erasures=topic("erasures", "hash of a user_id", _compacted(), "late events of erased users are told by it"),
         # Faust names it, without the prefix. Retention here would delete profiles of users who were away.
         profiles=Topic(
             f"{settings.app_id}-{profiles_table(settings)}-changelog",
             "user_id",
             settings.partitions,
-            _compacted(),
+            _compacted() | _ERASED_SOON,
             "the profiles themselves: never give it retention",
         ),
     )
@@ -279,11 +289,11 @@ def check_topics(settings: Settings, wanted: Sequence[Topic] | None = None) -> N
 def _check(admin: KafkaAdminClient, wanted: Sequence[Topic]) -> None:
     found = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics() if topic["error_code"] == 0}
     present = [topic for topic in wanted if topic.name in found]
-    policies = _policies(admin, [topic.name for topic in present if topic.compacted])
+    policies = _policies(admin, [topic.name for topic in present if "compact" in topic.config["cleanup.policy"]])
     problems = [
         *_missing([topic.name for topic in wanted if topic.name not in found]),
         *_miscounted([topic for topic in present if topic.partitions != found[topic.name]], found),
-        *(_losing(topic, policies[topic.name]) for topic in present if policies.get(topic.name, "compact") != "compact"),
+        *(_losing(topic, policies[topic.name]) for topic in present if _is_losing(topic, policies.get(topic.name))),
     ]
     if problems:
         raise TopicError("\n".join(problems))
@@ -324,10 +334,17 @@ def _named(names: list[str]) -> str:
     return f"topic{'s' if names[1:] else ''} {', '.join(names)} {'are' if names[1:] else 'is'}"
 
 
+def _is_losing(topic: Topic, policy: str | None) -> bool:
+    """Tell whether a clean-up policy deletes what has to stay, or keeps what was replaced by nothing."""
+    return policy is not None and (policy != "compact" if topic.compacted else "compact" not in policy.split(","))
+
+
 def _losing(topic: Topic, policy: str) -> str:
+    wanted = topic.config["cleanup.policy"]
     return (
-        f"topic {topic.name} has cleanup.policy={policy}, compact is wanted ({topic.why}): run kafka-configs.sh --alter "
-        f"--entity-type topics --entity-name {topic.name} --add-config cleanup.policy=compact"
+        f"topic {topic.name} has cleanup.policy={policy}, {wanted} is wanted ({topic.why}): run kafka-configs.sh --alter "
+        f"--entity-type topics --entity-name {topic.name} --add-config cleanup.policy="
+        f"{wanted if topic.compacted else f'[{wanted}]'}"
     )
 
 

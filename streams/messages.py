@@ -14,8 +14,11 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
-EventType = Literal["view", "click", "cart", "purchase", "rating", "like", "dislike", "comment", "search", "wish", "impression"]
-EVENT_TYPES: tuple[str, ...] = EventType.__args__  # type: ignore[attr-defined]
+EventType = Literal[
+    "view", "click", "cart", "purchase", "rating", "like", "dislike", "comment", "search", "wish", "impression", "erase"
+]
+ERASE = "erase"  # not behaviour: the user is to be forgotten
+EVENT_TYPES: tuple[str, ...] = tuple(kind for kind in EventType.__args__ if kind != ERASE)  # type: ignore[attr-defined]
 NEEDS_ITEM = frozenset({"view", "click", "cart", "purchase", "rating", "like", "dislike", "impression"})
 NEEDS_TEXT = frozenset({"comment", "search", "wish"})
 
@@ -40,7 +43,7 @@ class BadMessage(ValueError):  # noqa: N818  the message is bad, the program is 
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
-    """One thing a user did. Topic `events`, key `user_id`."""
+    """One thing a user did, or (type `erase`) that all of the user is to be forgotten. Topic `events`, key `user_id`."""
 
     event_id: Id
     user_id: Id
@@ -131,14 +134,23 @@ class RecommendationList(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     covers: Annotated[int, msgspec.Meta(ge=0, description="how many events this list is newer than the last one by")]
 
 
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that could not be processed. Topic `dead-letters`."""
+class Erasure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """That a user was erased, and when. Compacted topic `erasures`, key a hash of `user_id`."""
+
+    at: Annotated[float, msgspec.Meta(description="Unix seconds the erase event reached the broker")]
+    partition: Annotated[int, msgspec.Meta(description="of the erase event")]
+    offset: Annotated[int, msgspec.Meta(description="of the erase event")]
+
+
+class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A message that could not be processed. Topic `dead-letters`, key its place, as `events[1]@42`."""
 
     topic: str
     partition: int
     offset: int
     reason: str
     raw: Annotated[bytes, msgspec.Meta(description="the message's value, base64")]
+    key: Annotated[bytes, msgspec.Meta(description="the message's key, base64")] | None = None
 
 
 _event_decoder = msgspec.json.Decoder(Event)
@@ -160,6 +172,8 @@ def decode_event(raw: bytes, appended_at: float) -> Event:
     event = _decode(_event_decoder, raw)
     check_id("event_id", event.event_id)
     check_id("user_id", event.user_id)
+    if event.type == ERASE:  # whatever else it holds is not kept
+        return Event(event_id=event.event_id, user_id=event.user_id, type=ERASE, at=_seconds(event.at, appended_at))
     if event.item_id is not None:
         check_id("item_id", event.item_id)
     elif event.type in NEEDS_ITEM:
@@ -198,7 +212,9 @@ def _decode(decoder: msgspec.json.Decoder[Message], raw: bytes) -> Message:
         return decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = str(error) or f"{type(error).__name__}: send one JSON object"
-        raise BadMessage(f"{reason}: send one of {', '.join(EVENT_TYPES)}" if reason.endswith("`$.type`") else reason) from None
+        raise BadMessage(
+            f"{reason}: send one of {', '.join((*EVENT_TYPES, ERASE))}" if reason.endswith("`$.type`") else reason
+        ) from None
 
 
 def _seconds(at: float | str, appended_at: float) -> float:

@@ -26,6 +26,9 @@ class Metrics:
             "headrace_dead_letters", "Messages refused, by topic and kind of reason", ["topic", "kind"], registry=registry
         )
         self.misrouted = Counter("headrace_misrouted", "Events sent once more under the right key", registry=registry)
+        self.erased = Counter(
+            "headrace_erased_events", "Events from before an erasure of their user, left out", registry=registry
+        )
         self.lists = Counter("headrace_lists", "Lists published", registry=registry)
         self.items = Counter("headrace_items", "Item changes published, by what they were", ["outcome"], registry=registry)
         self.interactions = Counter("headrace_interactions", "Interactions counted", registry=registry)

@@ -2,26 +2,35 @@
 
 Does not know Faust. The heavy part is a value (`Personalizer`) and runs in threads; this module is the clock and the wiring
 around it. What cannot be processed becomes a dead letter, and the rest of its batch goes on.
+
+An erase event deletes its user's profile and list and leaves an erasure, known before the events behind it are folded: those
+from before it are left out, and a profile from before it (found again after a crash, or in the files of a partition that came
+back) counts as deleted. A profile that holds an event from behind the erasure is another one, and a replay leaves it alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
 from ranking.profile import RecordError
 from streams.batching import Outgoing, acknowledged
 from streams.desk import SEND_MOST, Desk, Refused, reason_of
+from streams.erasure import Erasures, key_of
 from streams.kafka import partition_of
-from streams.messages import BadMessage, Interaction, RecommendationList, decode_event, encode
+from streams.messages import ERASE, BadMessage, Erasure, Event, Interaction, RecommendationList, decode_event, encode
 from streams.personalizer import Folded, Personalizer, Readings, Sourced
 from streams.pipeline import USERS, Batch, EncodeThread, Overlay, Record, sift
 from streams.signals import parcels
+
+log = logging.getLogger("headrace.agents")
 
 RESENT = "headrace-resent"  # header of an event that was sent once more under the right key
 FATAL = (MemoryError, RecordError)  # no event's fault
@@ -37,29 +46,38 @@ class Store(Protocol):
         """Return a user's record."""
 
     def write(self, partition: int, records: Mapping[str, bytes], changelog_offset: int) -> None:
-        """Write records and the offset of the last of them in the changelog, all or none."""
+        """Write records (an empty one deletes) and the offset of the last of them in the changelog, all or none."""
+
+    def purge(self, partition: int, user_ids: Collection[str]) -> None:
+        """Take what was deleted or replaced of these users out of every file."""
 
 
 class Screened(NamedTuple):
-    """A batch of events after decoding: what to process, what to send on, what to refuse."""
+    """A batch of events after decoding: what to process, whom to erase, what to send on, what to refuse."""
 
     events: list[tuple[Sourced, Record]]
+    erased: dict[str, Erasure]
     resent: list[Outgoing]
     refused: list[Refused]
 
 
 class Read(NamedTuple):
-    """A prepared batch: events with what their texts say."""
+    """A prepared batch: events with what their texts say, and whom to erase."""
 
     events: list[tuple[Sourced, Record]]
+    erased: dict[str, Erasure]
     readings: Readings
     outgoing: list[Outgoing]
 
 
 class Stepped(NamedTuple):
-    """What a batch came to: the events that were processed, new records, all messages, and how many of them are lists."""
+    """What a batch came to: the events that were processed, who was erased, new records, all messages, and how many are lists.
+
+    A record is empty where the profile was deleted.
+    """
 
     events: Sequence[tuple[Sourced, Record]]
+    erased: Mapping[str, Erasure]
     folded: Folded
     messages: list[Outgoing]
     lists: int
@@ -83,10 +101,12 @@ class Personalize:
         personalizer: Personalizer,
         store: Store,
         encoding: EncodeThread,
+        erasures: Erasures,
         ready: Callable[[], Awaitable[None]],
         partitions: int,
     ) -> None:
         self.desk, self.personalizer, self.store, self.encoding = desk, personalizer, store, encoding
+        self.erasures = erasures
         self._ready = ready
         self._partition = lru_cache(maxsize=1 << 15)(lambda key: partition_of(key, partitions))  # pure Python: 5 us a key
         self._overlay = Overlay()
@@ -97,7 +117,7 @@ class Personalize:
         self._writing = ThreadPoolExecutor(1, "write")
 
     async def ready(self) -> None:
-        """Wait until the items that were there at the start are in the index."""
+        """Wait until the items that were there at the start are in the index, and all erasures known."""
         await self._ready()
 
     async def beside(self) -> None:
@@ -116,7 +136,7 @@ class Personalize:
         for _ in range(readings.cut):
             self.desk.metrics.texts_cut.labels(self.desk.topics.events.name).inc()
         self.desk.metrics.stage.labels("encode").observe(time.perf_counter() - began)
-        return Read(events, readings, screened.resent + self.desk.dead_letters(refused))
+        return Read(events, screened.erased, readings, screened.resent + self.desk.dead_letters(refused))
 
     async def apply(self, batch: Batch, prepared: Read) -> Stepped:
         """Fold and rank in the apply thread."""
@@ -126,11 +146,13 @@ class Personalize:
         began = time.perf_counter()
         loop = asyncio.get_running_loop()
         try:
-            stepped = await loop.run_in_executor(self._applying, self._step, prepared.events, prepared.readings)
+            given = (prepared.events, prepared.readings, prepared.erased)
+            stepped = await loop.run_in_executor(self._applying, self._step, *given)
         except FATAL:
             raise
         except Exception:  # which event it was is found by halving
-            found = await sift(prepared.events, self._read_and_step, self._known(), FATAL)
+            attempt = partial(self._read_and_step, erased=prepared.erased)
+            found = await sift(prepared.events, attempt, self._known(), FATAL)
             refused = [Refused(record, "fold", reason_of("folded", error)) for (_, record), error in found.bad]
             stepped = found.result._replace(messages=found.result.messages + self.desk.dead_letters(refused))
         self.desk.metrics.stage.labels("apply").observe(time.perf_counter() - began)
@@ -140,9 +162,9 @@ class Personalize:
         """Send changelog, lists, interactions, dead letters and events sent on."""
         self._ticket += 1
         self._overlay.put(self._ticket, applied.folded.records)
-        records = _by_partition(applied.events, applied.folded.records)
+        records = _by_partition(applied)
         changelog = [
-            Outgoing(self.store.changelog, partition, user_id.encode(), record)
+            Outgoing(self.store.changelog, partition, user_id.encode(), record or None)
             for partition, own in records.items()
             for user_id, record in own.items()
         ]
@@ -158,6 +180,8 @@ class Personalize:
             end = ends[self.store.changelog, partition]
             await loop.run_in_executor(self._writing, self.store.write, partition, records, end)
             self._overlay.drop(sent.ticket, records)
+        for partition, users in _erased_by_partition(sent.stepped).items():  # in a replay too: a crash may have come before it
+            await loop.run_in_executor(self._writing, self.store.purge, partition, users)
         self.desk.metrics.stage.labels("finish").observe(time.perf_counter() - began)
 
     def _screen_and_read(self, records: Sequence[Record]) -> tuple[Screened, Readings | None]:
@@ -170,19 +194,36 @@ class Personalize:
             return screened, None
 
     def _screen(self, records: Sequence[Record]) -> Screened:
-        screened = Screened([], [], [])
+        screened = Screened([], {}, [], [])
         for record in records:
             try:
                 event = decode_event(record.value or b"", record.timestamp / 1000.0)
                 key = event.user_id.encode()
-                if record.key == key and self._partition(key) == record.partition:
-                    screened.events.append((Sourced(event, record.partition, record.offset), record))
-                else:
+                if record.key != key or self._partition(key) != record.partition:
                     screened.resent.append(self._resend(record, key))
                     self.desk.metrics.misrouted.inc()
+                elif event.type == ERASE:
+                    erasure = Erasure(at=record.timestamp / 1000.0, partition=record.partition, offset=record.offset)
+                    screened.erased[event.user_id] = self.erasures.add(event.user_id, erasure)
+                else:
+                    screened.events.append((Sourced(event, record.partition, record.offset), record))
             except BadMessage as error:
                 screened.refused.append(Refused(record, "message", str(error)))
-        return screened
+        return self._without_erased(screened) if len(self.erasures) else screened
+
+    def _without_erased(self, screened: Screened) -> Screened:
+        """Leave out what lies before an erasure of its user. The batch's own erasures are among the known ones by now."""
+        events = [(each, record) for each, record in screened.events if not self._is_erased(record, each.event)]
+        refused = [each for each in screened.refused if not self._is_erased(each.record)]
+        self.desk.metrics.erased.inc(len(screened.events) - len(events) + len(screened.refused) - len(refused))
+        return screened._replace(events=events, refused=refused)
+
+    def _is_erased(self, record: Record, event: Event | None = None) -> bool:
+        """Tell whether an event, or a record that is none and belongs to its key's user, lies before the user's erasure."""
+        user_id = (record.key or b"").decode(errors="replace") if event is None else event.user_id
+        # A time ahead of the record's own makes no event newer: one under a wrong key is sent on behind the erasure.
+        at = min(record.timestamp / 1000.0, float("inf") if event is None else float(event.at))
+        return self.erasures.covers(user_id, at, record.partition, record.offset)
 
     def _resend(self, record: Record, key: bytes) -> Outgoing:
         """Return the event under its right key. Raises BadMessage for one that was sent on before, or is too large for it."""
@@ -203,21 +244,41 @@ class Personalize:
     async def _read(self, events: Sequence[tuple[Sourced, Record]]) -> Readings:
         return await self.encoding.run(USERS, self.personalizer.encode, [sourced.event for sourced, _ in events])
 
-    async def _read_and_step(self, events: Sequence[tuple[Sourced, Record]]) -> Stepped:
+    async def _read_and_step(self, events: Sequence[tuple[Sourced, Record]], erased: Mapping[str, Erasure]) -> Stepped:
         readings = await self._read(events)
-        return await asyncio.get_running_loop().run_in_executor(self._applying, self._step, events, readings)
+        return await asyncio.get_running_loop().run_in_executor(self._applying, self._step, events, readings, erased)
 
-    def _step(self, events: Sequence[tuple[Sourced, Record]], readings: Readings) -> Stepped:
-        """Fold and rank; runs in the apply thread."""
+    def _step(self, events: Sequence[tuple[Sourced, Record]], readings: Readings, erased: Mapping[str, Erasure]) -> Stepped:
+        """Erase, fold and rank; runs in the apply thread."""
         batch = [sourced for sourced, _ in events]
         places = {sourced.event.user_id: sourced.partition for sourced in batch}
-        before = {user: self._overlay.get(user) or self.store.get(partition, user) for user, partition in places.items()}
+        before = {user: self._record(partition, user) for user, partition in places.items()}
+        gone = [user for user, erasure in erased.items() if self._record(erasure.partition, user) is None]
         folded = self.personalizer.fold(before, batch, readings)
+        folded = replace(folded, records={**dict.fromkeys(gone, b""), **folded.records}) if gone else folded
         now = {user: folded.records.get(user) or record for user, record in before.items()}
         at = time.time()
         lists = self.personalizer.recommend({user: record for user, record in now.items() if record}, at)
-        messages = [*self._list_messages(batch, lists, at), *self._interactions(folded.interactions)]
-        return Stepped(events, folded, messages, len(lists))
+        erasures = self._erasure_messages(erased, gone)
+        messages = [*erasures, *self._list_messages(batch, lists, at), *self._interactions(folded.interactions)]
+        return Stepped(events, erased, folded, messages, len(lists))
+
+    def _record(self, partition: int, user_id: str) -> bytes | None:
+        """Return a user's record, None where there is none or it is from before an erasure."""
+        unfinished = self._overlay.get(user_id)
+        record = self.store.get(partition, user_id) if unfinished is None else unfinished
+        erasure = self.erasures.of(user_id) if record else None
+        if erasure is None or not record:
+            return record or None
+        return record if self.personalizer.is_counted(record, erasure.partition, erasure.offset) else None
+
+    def _erasure_messages(self, erased: Mapping[str, Erasure], gone: Sequence[str]) -> list[Outgoing]:
+        topics = self.desk.topics
+        told = [
+            Outgoing(topics.erasures.name, erasure.partition, key_of(user).encode(), encode(erasure))
+            for user, erasure in erased.items()
+        ]
+        return told + [Outgoing(topics.recommendations.name, erased[user].partition, user.encode(), None) for user in gone]
 
     def _list_messages(self, batch: Sequence[Sourced], lists: Mapping[str, Any], at: float) -> list[Outgoing]:
         newest: dict[str, Sourced] = {}
@@ -253,6 +314,12 @@ class Personalize:
     def _count(self, stepped: Stepped) -> None:
         if stepped.events:
             self._witness = stepped.events[-1][0]
+        if stepped.erased:
+            self._partition.cache_clear()  # it holds ids
+            if self._witness is not None and self._witness.event.user_id in stepped.erased:
+                self._witness = None
+            self.desk.metrics.events.labels(ERASE).inc(len(stepped.erased))
+            log.info("%d users erased", len(stepped.erased))
         metrics, now = self.desk.metrics, time.time()
         metrics.lists.inc(stepped.lists)
         metrics.replayed.inc(stepped.folded.replayed)
@@ -262,9 +329,17 @@ class Personalize:
             metrics.latency.observe(max(0.0, now - record.timestamp / 1000.0))
 
 
-def _by_partition(events: Sequence[tuple[Sourced, Record]], records: Mapping[str, bytes]) -> dict[int, dict[str, bytes]]:
-    places = {sourced.event.user_id: sourced.partition for sourced, _ in events}
+def _erased_by_partition(stepped: Stepped) -> dict[int, list[str]]:
+    users: dict[int, list[str]] = {}
+    for user_id, erasure in stepped.erased.items():
+        users.setdefault(erasure.partition, []).append(user_id)
+    return users
+
+
+def _by_partition(stepped: Stepped) -> dict[int, dict[str, bytes]]:
+    places = {sourced.event.user_id: sourced.partition for sourced, _ in stepped.events}
+    places |= {user_id: erasure.partition for user_id, erasure in stepped.erased.items()}
     parts: dict[int, dict[str, bytes]] = {}
-    for user_id, record in records.items():
+    for user_id, record in stepped.folded.records.items():
         parts.setdefault(places[user_id], {})[user_id] = record
     return parts

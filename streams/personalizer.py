@@ -151,6 +151,10 @@ class Personalizer:
                 insort(recent[i], touch, key=attrgetter("at"))
         return Folded(changed, interactions, sum(map(sum, folded)), replayed)
 
+    def is_counted(self, record: bytes, partition: int, offset: int) -> bool:
+        """Tell whether a profile holds the event at this place, or a later one of its partition. Raises RecordError."""
+        return is_counted(unpack(record, self.encoder.dim), partition, offset)
+
     def recommend(self, records: Mapping[str, bytes], at: float) -> dict[str, tuple[RecommendedItem, ...]]:
         """Return each user's list at a time (Unix seconds), best first."""
         profiles = [self._profile(user, record) for user, record in records.items()]

@@ -187,7 +187,7 @@ def _size(record: Record) -> int:
 
 
 class Overlay:
-    """Profiles of batches that are not finished: newer than the store's. Tickets rise with each batch."""
+    """Profiles of batches that are not finished: newer than the store's; empty where deleted. Tickets rise with each batch."""
 
     def __init__(self) -> None:
         self._records: dict[str, tuple[int, bytes]] = {}

@@ -24,6 +24,7 @@ CHANNELS = (
     ("interactions", messages.Interactions, "send", True),
     ("item_vectors", messages.ItemVector, "send", True),
     ("item_signals", messages.ItemSignal, "send", True),
+    ("erasures", messages.Erasure, "send", True),
 )
 
 

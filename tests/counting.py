@@ -54,6 +54,9 @@ class CountingPersonalizer:
         folded = {user: json.dumps(profiles[user]).encode() for user in changed}
         return Folded(folded, interactions, len(changed), 0)
 
+    def is_counted(self, record: bytes, partition: int, offset: int) -> bool:
+        return bool(offset <= unpacked(record)["marks"].get(str(partition), -1))
+
     def recommend(self, records: Mapping[str, bytes], at: float) -> dict[str, tuple[RecommendedItem, ...]]:
         return {user: (RecommendedItem(f"n{unpacked(record)['count']}", 1.0, "counted"),) for user, record in records.items()}
 

@@ -115,7 +115,7 @@ def test_profiles_are_those_of_the_fold(settings: Settings, tmp_path: Path) -> N
     personalizer = build(ENCODER, settings, index)
     history = read(write(tmp_path / "h.jsonl", HISTORY), NOW, columns={})
     done = run(settings.model_copy(update={"backlog_batch_size": 3}), personalizer, history, merge=False)
-    assert done == (len(HISTORY), 0, 22)
+    assert done == (len(HISTORY), 0, 22, 0)
     for user in ("ann", "bob", "user7"):
         record = newest(settings, topics(settings).profiles, user)
         marks = msgspec.msgpack.decode(record.value, type=Profile).watermarks
@@ -145,10 +145,10 @@ def test_a_repeated_import_counts_once(settings: Settings, tmp_path: Path) -> No
     before = stored_profile(settings, "ann")
     with pytest.raises(ImportRefused, match=r"holds profiles already: --merge folds the history into them"):
         import_file(settings, path, merge=False, **given)
-    assert import_file(settings, path, merge=True, **given) == (0, len(HISTORY), 0)
+    assert import_file(settings, path, merge=True, **given) == (0, len(HISTORY), 0, 0)
     assert stored_profile(settings, "ann") == before
     later = write(tmp_path / "later.jsonl", [row("ann", NOW - 200, "i2"), row("new", NOW, "i0")])
-    assert import_file(settings, later, merge=True, **given) == (2, 0, 2)
+    assert import_file(settings, later, merge=True, **given) == (2, 0, 2, 0)
     after = stored_profile(settings, "ann")
     assert (before.events, after.events) == (3, 4)
     assert [touch.item_id for touch in after.touches if touch.item_id] == ["i0", "i2", "i1"]  # words have no item
