@@ -1,0 +1,219 @@
+"""Damaged messages (`benchmarks.damage`) are refused with a reason, or served all the way, with finite numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from timeit import repeat
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planted import NOW
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are no part of the installed package
+
+from benchmarks.damage import CUES, damaged, whole_event, whole_item
+from benchmarks.fuzz import Judged, judge_event, judge_item
+from encoders.hashing import HashingEncoder
+from ranking.index import ItemIndex
+from ranking.profile import interests_of, unpack
+from streams import catalogue
+from streams.catalogue import Catalogue
+from streams.kafka import partition_of
+from streams.messages import BadMessage, Event, Item, ItemVector, RecommendationList, decode_event, decode_item, encode
+from streams.personalizer import Personalizer, Sourced, build
+from streams.settings import load
+from streams.words import read
+
+DIM = 32
+ENCODER = HashingEncoder(DIM)
+Seeds = st.integers(0, 2**48)
+_vectors = msgspec.json.Decoder(ItemVector)
+
+
+@cache
+def personalizer() -> Personalizer:
+    """Return one over an index of the planted items, which no test changes."""
+    index = ItemIndex(DIM, ENCODER.id)
+    index_items(index, PLANTED)
+    return build(ENCODER, load(encoder=f"hashing:{DIM}"), index)
+
+
+def index_items(index: ItemIndex, items: Sequence[Item]) -> list[ItemVector]:
+    """Put items into an index by way of their messages, as a worker does, and return these."""
+    raw = [encode(vector) for vector in Catalogue(ENCODER).vectors([(item, NOW) for item in items], index)]
+    vectors = [_vectors.decode(each) for each in raw]
+    catalogue.apply(vectors, index)
+    return vectors
+
+
+def decoded(is_item: bool, value: bytes) -> Event | Item | None:
+    """Return what a message is, None when it is refused; the reason has words, and none that breaks a line of a log."""
+    try:
+        return decode_item(value) if is_item else decode_event(value, NOW)
+    except BadMessage as error:
+        reason = str(error)
+    assert reason.strip()
+    assert reason.isprintable(), repr(reason)
+    return None
+
+
+@settings(max_examples=400)
+@given(Seeds)
+def test_a_damaged_message_is_refused_with_a_reason_or_whole(seed: int) -> None:
+    """Whatever the damage, nothing but a reason comes out, or a message that encodes to itself."""
+    for message in _damaged(seed, 5):
+        made = decoded(message.is_item, message.value)
+        if isinstance(made, Item):
+            assert decode_item(encode(made)) == made
+        elif isinstance(made, Event):
+            assert decode_event(encode(made), NOW) == made
+
+
+def _damaged(seed: int, count: int) -> list[Any]:
+    rng = random.Random(seed)
+    return [damaged(rng, NOW) for _ in range(count)]
+
+
+PLANTED = [decode_item(json.dumps({**whole_item(random.Random(n)), "item_id": f"i{n}"}).encode()) for n in range(60)]
+
+
+@settings(max_examples=120)
+@given(Seeds)
+def test_what_is_accepted_is_served(seed: int) -> None:
+    """All that is accepted of a batch folds, packs, unpacks and recommends, with numbers that are finite."""
+    step = personalizer()
+    rng = random.Random(seed)
+    events: list[Sourced] = []
+    while len(events) < 12:
+        message = damaged(rng, NOW)
+        event = decoded(message.is_item, message.value)
+        if isinstance(event, Event):
+            events.append(Sourced(event, 0, len(events)))
+    folded, lists = step.step({}, events, NOW)
+    users = {sourced.event.user_id for sourced in events}
+    assert folded.records.keys() == lists.keys() == users
+    for record in folded.records.values():
+        profile = unpack(record, DIM)
+        assert np.isfinite(interests_of([profile], DIM)).all()
+        assert all(math.isfinite(touch.weight) and math.isfinite(touch.at) for touch in profile.touches)
+    for interaction in folded.interactions:
+        assert math.isfinite(interaction.weight)
+        assert interaction.weight >= 0
+    for user, items in lists.items():
+        assert len(items) > 0
+        given = {"event_id": "e", "event_at": NOW, "published_at": NOW, "model": step.model, "covers": 1}
+        whole = RecommendationList(list_id="l", user_id=user, items=items, **given)  # type: ignore[arg-type]
+        assert msgspec.json.decode(encode(whole), type=RecommendationList) == whole
+    again, same = step.step(folded.records, events, NOW)
+    assert again.records == {}
+    assert same == lists
+
+
+@settings(max_examples=120)
+@given(Seeds)
+def test_what_is_accepted_is_indexed(seed: int) -> None:
+    """All items that are accepted have a finite vector of norm 1, are in the index, and can be recommended."""
+    index = ItemIndex(DIM, ENCODER.id)
+    rng = random.Random(seed)
+    items: list[Item] = []
+    while len(items) < 6:
+        message = damaged(rng, NOW)
+        item = decoded(message.is_item, message.value)
+        if isinstance(item, Item):
+            items.append(item)
+    for vector in index_items(index, items):
+        row = np.frombuffer(vector.vector, "<f2").astype(np.float32)
+        assert np.linalg.norm(row) == pytest.approx(1.0, abs=1e-2)
+    assert len(index) == len({item.item_id for item in items})
+    wish = decode_event(json.dumps({**whole_event(rng, NOW), "user_id": "u", "type": "wish", "text": "tea"}).encode(), NOW)
+    _, lists = build(ENCODER, load(encoder=f"hashing:{DIM}"), index).step({}, [Sourced(wish, 0, 0)], NOW)
+    available = {item.item_id: item.available for item in items}  # the last of the same id counts
+    assert {item.item_id for item in lists["u"]} <= {item_id for item_id, is_available in available.items() if is_available}
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(st.sampled_from(CUES), min_size=1, max_size=6),
+    st.sampled_from(["", " ", "\t", "  "]),
+    st.integers(1, 2_000),
+    st.sampled_from(["wish", "comment", "search", "click"]),
+)
+def test_any_mix_of_cues_can_be_read(cues: list[str], between: str, times: int, kind: str) -> None:
+    """Whatever cues a text repeats, each subject has words, and there are no more than there are characters."""
+    text = (between.join(cues) + between) * times
+    reading = read(text[:2_000], kind)
+    assert reading.opinion in (-1, 1)
+    assert all(said.text.strip() and said.sign in (-1, 1) for said in reading.said)
+    assert len(reading.said) <= len(text)
+
+
+@pytest.mark.parametrize("cue", ["吧", "了", "的", "too ", "please  ", "不", "n't ", "less "])
+def test_reading_takes_time_in_proportion(cue: str) -> None:
+    """Eight times as many cues take less than 24 times as long: a wish of nothing else must not hold others up."""
+    short, long = ((cue * 2_000)[:length] for length in (1_000, 8_000))
+    assert _seconds(long) < 24 * _seconds(short)
+
+
+def _seconds(text: str) -> float:
+    return min(repeat(lambda: read(text, "wish"), number=1, repeat=7))
+
+
+def test_the_judge_knows_good_from_bad() -> None:
+    """Records are told apart as the worker does: good, bad, under a wrong key, sent on before, deletions with and without."""
+    user = next(f"u{n}" for n in range(9) if partition_of(f"u{n}".encode(), 2) == 1)
+    click = json.dumps({"event_id": "e", "user_id": user, "type": "click", "at": NOW, "item_id": "i"}).encode()
+    resent = [("headrace-resent", b"1")]
+    judged = Judged()
+    for offset, (key, partition, value, headers) in enumerate(
+        [
+            (user.encode(), 1, click, []),
+            (user.encode(), 0, click, []),
+            (None, 1, click, []),
+            (b"x", 1, click, resent),
+            (user.encode(), 1, click, resent),
+            (user.encode(), 1, b"{}", []),
+        ]
+    ):
+        given = {"key": key, "value": value, "headers": headers, "timestamp": NOW * 1_000}
+        judge_event(SimpleNamespace(topic="events", partition=partition, offset=offset, **given), judged, 2)
+    assert set(judged.bad) == {("events", 1, 3), ("events", 1, 5)}
+    assert judged.by_user == {user: 2}
+    assert (judged.sent_on.total(), judged.copies.total()) == (2, 1)
+    for offset, (key, value) in enumerate(
+        [(b"i1", b""), (b"", b""), (b"\xff", None), (b"k", encode(PLANTED[2])), (b"k", b"[]")]
+    ):
+        judge_item(SimpleNamespace(topic="items", partition=0, offset=offset, key=key, value=value), judged)
+    assert {place for place in judged.bad if place[0] == "items"} == {("items", 0, 1), ("items", 0, 2), ("items", 0, 4)}
+    assert judged.items == {"i1": [("items", 0, 0)], "i2": [("items", 0, 3)]}
+
+
+@pytest.mark.embedded
+def test_a_worker_survives_a_flood_of_damaged_messages(tmp_path: Path) -> None:
+    """The command sends 2,000 messages, finds every bad one among the dead letters and every good one served, and says so."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.fuzz", "--count", "2000", "--seed", "7", "--folder", str(tmp_path / "run")],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert (said["count"], said["wrong"]) == (2_000, 0)
+    assert said["bad"] > 500 < said["good"]
+    assert said["letters"] >= said["bad"]
+    assert said["lists"] > 0 < said["sent_on"]
+    assert not (tmp_path / "run" / "broker").exists()
