@@ -16,6 +16,7 @@ from kafka import TopicPartition
 from encoders.hashing import HashingEncoder
 from ranking.profile import unpack
 from streams.backfill import known_items
+from streams.fence import is_mark
 from streams.kafka import Topic, open_consumer, topics
 from streams.messages import BadMessage, DeadLetter, RecommendationList, decode_event
 from streams.personalizer import Personalizer, Sourced, build
@@ -114,7 +115,8 @@ def check(settings: Settings) -> Verdict:
 
 
 def _check_profiles(settings: Settings, wanted: Truth, verdict: Verdict) -> None:
-    stored = {record.key.decode(): record.value for record in records(settings, topics(settings).profiles)}
+    found = [record for record in records(settings, topics(settings).profiles) if not is_mark(record)]
+    stored = {record.key.decode(): record.value for record in found}
     dim = HashingEncoder().dim
     for user, record in wanted.records.items():
         own = stored.pop(user, None)

@@ -15,6 +15,7 @@ from typing import Any
 
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from faust.types import TP
 from mode import Service
 
 from ranking.index import ItemIndex
@@ -23,6 +24,7 @@ from streams.batching import BatchConsumer, Outbox, ProfileStore, die, forgetful
 from streams.catalogue import Catalogue
 from streams.desk import Desk
 from streams.erasure import Erasures
+from streams.fence import Fences
 from streams.follow import Follower, Offsets, StateFolder
 from streams.kafka import Topics, connection, faust_connection, profiles_table, topics
 from streams.metrics import Metrics
@@ -54,6 +56,12 @@ class FlowApp(faust.App):  # type: ignore[misc]  # Faust is untyped to mypy here
     follower: Follower
     web_server: WebServer
     encoding: EncodeThread
+    fences: Fences
+
+    async def on_stop(self) -> None:
+        """Give up what was owned."""
+        await super().on_stop()
+        await self.fences.stop()
 
     def on_init_dependencies(self) -> Iterable[Any]:
         """Return the services to start, in order."""
@@ -156,7 +164,13 @@ def _add_agents(
     explain = partial(_nothing_there, settings)
     events, items, interactions = (Inlet(name.name, explain) for name in (names.events, names.items, names.interactions))
     inlets = {inlet.topic: inlet for inlet in (events, items, interactions)}
-    app.transport.Consumer = partial(BatchConsumer, inlets=inlets)
+    fences = Fences(settings, names.profiles.name)
+
+    async def put_up_fences(owned: set[TP]) -> None:
+        await fences.put_up(tp.partition for tp in owned if tp.topic == names.events.name)
+
+    app.fences = fences
+    app.transport.Consumer = partial(BatchConsumer, inlets=inlets, owned=put_up_fences)
     table = forgetful(
         app.Table(
             profiles_table(settings),
@@ -166,7 +180,7 @@ def _add_agents(
             options=dict(ROCKSDB),
         )
     )
-    desk = Desk(Outbox(app), names, app.metrics)
+    desk = Desk(Outbox(app, {names.profiles.name: fences.producer}), names, app.metrics)
     follower, encoding, partitions = app.follower, app.encoding, settings.partitions
 
     async def caught_up() -> None:

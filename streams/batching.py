@@ -12,6 +12,7 @@ Private names, each with its why; tests/test_batching_private.py checks that eac
     Consumer._new_offset, _acked     what to commit: the end of what was acknowledged in order. Stock steps over holes
     Consumer._read_offset, _committed_offset, _to_message   changelog records go Faust's own way, to its recovery
     Consumer._thread, _consumer, _coordinator.generation    aiokafka's consumer: to pause it, and whether we are still a member
+    AIOKafkaProducer._txn_manager    its id and epoch, without the rest of a transaction: see streams/fence.py
     Producer._producer         aiokafka's producer: create_batch and send_batch cost 10-15 us a record, Faust's send 161
     Store._db_for_partition, offset_key      the profiles' RocksDB of a partition, and Faust's mark in it
     Table._new_store, Store.rocksdb_options, partition_path  how that RocksDB is opened, and where it lies: it keeps no old keys
@@ -23,7 +24,7 @@ import asyncio
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import rocksdict
@@ -40,6 +41,9 @@ log = logging.getLogger("headrace.batching")
 EXIT_UNACKNOWLEDGED = 70
 FETCH_S = 0.5
 NO_MEMBER = OffsetCommitRequest.DEFAULT_GENERATION_ID
+
+
+Owned = Callable[[set[TP]], Awaitable[None]]  # hears which partitions of the inlets' topics are owned from now on
 
 
 class Outgoing(NamedTuple):
@@ -68,9 +72,10 @@ class BatchConsumer(Consumer):  # type: ignore[misc]  # Faust is untyped to mypy
     fetched for an earlier one is thrown away, and what is thrown away is sought back to.
     """
 
-    def __init__(self, *args: Any, inlets: Mapping[str, Inlet], **more: Any) -> None:
+    def __init__(self, *args: Any, inlets: Mapping[str, Inlet], owned: Owned, **more: Any) -> None:
         super().__init__(*args, **more)
         self.inlets = inlets
+        self._on_owned = owned
         self.session = 0
         self._generation = NO_MEMBER
         self._open = False  # whether records of the inlets' topics may be delivered
@@ -95,6 +100,14 @@ class BatchConsumer(Consumer):  # type: ignore[misc]  # Faust is untyped to mypy
         return {tp.partition for tp in self.assignment() if tp.topic == topic} if self._open else set()
 
     # -- what Faust calls
+
+    async def on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
+        """Let the owner of partitions be known before anything of theirs is read."""
+        try:
+            await self._on_owned({tp for tp in assigned if tp.topic in self.inlets})
+        except Exception as error:
+            die("partitions were assigned and could not be fenced off", error)
+        await super().on_partitions_assigned(assigned, generation_id)
 
     def _new_offset(self, tp: TP) -> int | None:
         acked = self._acked[tp]
@@ -226,17 +239,24 @@ class BatchConsumer(Consumer):  # type: ignore[misc]  # Faust is untyped to mypy
         return NO_MEMBER if consumer is None else int(consumer._coordinator.generation)
 
 
-class Outbox:
-    """Sends records in batches, one per topic and partition, in order."""
+def without_transactions(producer: Any) -> None:
+    """Keep the id and epoch that a started producer has by its transactional id, and let it send as an idempotent one."""
+    producer._txn_manager.transactional_id = None
 
-    def __init__(self, app: Any) -> None:
+
+class Outbox:
+    """Sends records in batches, one per topic and partition, in order. fenced: topic -> the producer of each partition."""
+
+    def __init__(self, app: Any, fenced: Mapping[str, Callable[[int], Any]]) -> None:
         self._app = app
+        self._fenced = fenced
 
     async def send(self, records: Sequence[Outgoing]) -> list[tuple[str, int, int, asyncio.Future[Any]]]:
         """Hand records to the producer; return topic, partition, count and the future of the first offset of each batch."""
-        producer = self._app.producer._producer
         sent = []
         for (topic, partition), group in _grouped(records).items():
+            fenced = self._fenced.get(topic)
+            producer = self._app.producer._producer if fenced is None else fenced(partition)
             for batch in _batches(producer, group):
                 count = batch.record_count()
                 sent.append((topic, partition, count, await producer.send_batch(batch, topic, partition=partition)))

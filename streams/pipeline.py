@@ -423,13 +423,27 @@ class Pipeline(Generic[Prepared, Applied, Sent]):
         applied = await self.step.apply(batch, prepared)
         if not self._alive(batch.session):  # folding took a while, and what is sent cannot be taken back
             return False
-        await self._sent.put((batch, await self.step.send(batch, applied)))
+        try:
+            sent = await self.step.send(batch, applied)
+        except Exception:
+            if self._alive(batch.session):
+                raise
+            return False  # the partitions went to another owner, who keeps us out
+        await self._sent.put((batch, sent))
         return True
 
     async def _finish(self) -> None:
         while True:
             batch, sent = await self._sent.get()
-            if self._alive(batch.session):
-                await self.step.finish(batch, sent)
+            if self._alive(batch.session) and await self._finish_one(batch, sent):
                 self._acknowledge(self.inlet.topic, batch.ends())
             self.inlet.finished(batch)
+
+    async def _finish_one(self, batch: Batch, sent: Sent) -> bool:
+        try:
+            await self.step.finish(batch, sent)
+        except Exception:
+            if self._alive(batch.session):
+                raise
+            return False
+        return True

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from counting import unpacked
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
+from streams.fence import is_mark
 from streams.kafka import Topic, connection, partition_of, topics
 from streams.settings import Settings
 
@@ -142,7 +143,8 @@ class World:
 
     def stored_counts(self) -> dict[str, int]:
         """Return how many events each user's profile in the changelog has counted."""
-        newest = {record.key.decode(): record.value for record in self.records(self.topics.profiles)}
+        found = [record for record in self.records(self.topics.profiles) if not is_mark(record)]
+        newest = {record.key.decode(): record.value for record in found}
         return {user: int(unpacked(record)["count"]) for user, record in newest.items()}
 
     def close(self) -> None:

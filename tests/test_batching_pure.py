@@ -247,6 +247,32 @@ async def test_a_session_that_ends_while_folding_sends_and_acknowledges_nothing(
     assert acked == []
 
 
+@pytest.mark.parametrize("stage", ["send", "finish"])
+async def test_an_error_of_a_session_that_ended_drops_the_batch(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new owner's fence makes sends fail: that ends no process, acknowledges nothing, and the next session goes on."""
+    one, step, alive = inlet({0: 0}), Recorder(), {1}
+    usual = getattr(step, stage)
+
+    async def fenced_off(batch: Batch, given: list[int]) -> Any:
+        if batch.session == 1:
+            alive.clear()
+            raise RuntimeError("a newer producer has the name")
+        return await usual(batch, given)
+
+    monkeypatch.setattr(step, stage, fenced_off)
+    task, acked = await run_pipeline(one, step, alive)
+    one.put([record(0)])
+    await settle(one)
+    assert acked == []
+    alive.add(2)
+    one.restart(2, {0: 0})
+    one.put([record(0)])
+    await settle(one)
+    assert not task.done()
+    task.cancel()
+    assert acked == [{0: 1}]
+
+
 async def test_an_error_ends_the_pipeline_with_nothing_more_acknowledged() -> None:
     """A failed acknowledgement stops everything behind it."""
     one, step = inlet({0: 666}), Recorder()
