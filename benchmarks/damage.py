@@ -12,12 +12,14 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from streams.messages import EVENT_TYPES, NEEDS_ITEM
+from streams.messages import ERASE, EVENT_TYPES, NEEDS_ITEM
 
 USERS, ITEMS = 300, 400
 ITEM_SHARE = 0.2
 HUGE = 0.002  # of the messages have a text of 10 kB to 900 kB
 MISPLACED = 0.02  # of them go under another key, or none
+GONE = "gone"  # how the ids of users begin who are erased again and again
+ERASED = 0.01  # of the events are of them
 MOST_BYTES = 990_000  # Kafka's 1 MB has to hold headers, too
 
 _ENGLISH = (
@@ -73,10 +75,12 @@ def whole_event(rng: random.Random, now: float) -> dict[str, Any]:
     kind = rng.choice(EVENT_TYPES)
     fields: dict[str, Any] = {
         "event_id": f"e{rng.getrandbits(48)}",
-        "user_id": f"u{rng.randrange(USERS)}",
+        "user_id": f"{GONE}{rng.randrange(5)}" if rng.random() < ERASED else f"u{rng.randrange(USERS)}",
         "type": kind,
         "at": now - rng.expovariate(1 / 3_600),
     }
+    if fields["user_id"].startswith(GONE) and rng.random() < 0.3:
+        fields["type"] = ERASE
     if kind in NEEDS_ITEM or rng.random() < 0.2:
         fields["item_id"] = f"i{rng.randrange(ITEMS)}"
     if kind not in NEEDS_ITEM or rng.random() < 0.1:

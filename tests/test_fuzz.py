@@ -7,7 +7,8 @@ import math
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from timeit import repeat
@@ -17,6 +18,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from flows import World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import NOW
@@ -24,14 +26,24 @@ from planted import NOW
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are no part of the installed package
 
 from benchmarks.damage import CUES, damaged, whole_event, whole_item
-from benchmarks.fuzz import Judged, judge_event, judge_item
+from benchmarks.fuzz import Judged, compare, judge, judge_event, judge_item
 from encoders.hashing import HashingEncoder
 from ranking.index import ItemIndex
 from ranking.profile import interests_of, unpack
 from streams import catalogue
 from streams.catalogue import Catalogue
 from streams.kafka import partition_of
-from streams.messages import BadMessage, Event, Item, ItemVector, RecommendationList, decode_event, decode_item, encode
+from streams.messages import (
+    BadMessage,
+    DeadLetter,
+    Event,
+    Item,
+    ItemVector,
+    RecommendationList,
+    decode_event,
+    decode_item,
+    encode,
+)
 from streams.personalizer import Personalizer, Sourced, build
 from streams.settings import load
 from streams.words import read
@@ -184,11 +196,14 @@ def test_the_judge_knows_good_from_bad() -> None:
             (b"x", 1, click, resent),
             (user.encode(), 1, click, resent),
             (user.encode(), 1, b"{}", []),
+            (b"gone1", 1, b"{}", []),
+            (b"x", 1, click.replace(user.encode(), b"gone2"), []),
         ]
     ):
         given = {"key": key, "value": value, "headers": headers, "timestamp": NOW * 1_000}
         judge_event(SimpleNamespace(topic="events", partition=partition, offset=offset, **given), judged, 2)
     assert set(judged.bad) == {("events", 1, 3), ("events", 1, 5)}
+    assert judged.gone == {("events", 1, 6), ("events", 1, 7)}
     assert judged.by_user == {user: 2}
     assert (judged.sent_on.total(), judged.copies.total()) == (2, 1)
     for offset, (key, value) in enumerate(
@@ -197,6 +212,32 @@ def test_the_judge_knows_good_from_bad() -> None:
         judge_item(SimpleNamespace(topic="items", partition=0, offset=offset, key=key, value=value), judged)
     assert {place for place in judged.bad if place[0] == "items"} == {("items", 0, 1), ("items", 0, 2), ("items", 0, 4)}
     assert judged.items == {"i1": [("items", 0, 0)], "i2": [("items", 0, 3)]}
+
+
+@pytest.mark.embedded
+def test_what_is_missing_is_found(embedded_world: Callable[..., World]) -> None:
+    """Without a worker all is missing that should come, each kind in a line of its own; a letter too many is told, too."""
+    world = embedded_world()
+    names = world.topics
+    click = {"event_id": "e", "user_id": "u1", "type": "click", "at": time.time(), "item_id": "i"}
+    world.send([click])
+    world.send_raw(names.events, b"x", json.dumps(click).encode())
+    world.send_raw(names.items, b"i1", b"{}")
+    world.send_raw(names.items, b"i2", encode(PLANTED[2]))
+    place = partition_of(b"u1", names.events.partitions)
+    for partition, reason in ((place, "none"), (7, " ")):
+        letter = DeadLetter(topic=names.events.name, partition=partition, offset=0, reason=reason, raw=b"")
+        world.send_raw(names.dead_letters, f"{partition}".encode(), encode(letter))
+    world.flush()
+    found = compare(world.settings, judge(world.settings))
+    assert [line.partition(",")[0] for line in found.wrong] == [
+        "without_letter: 1",
+        "letters_of_good_ones: 2",
+        "letters_without_reason: 1",
+        "users_not_covered: 1",
+        "items_without_vector: 1",
+        "not_sent_on: 1",
+    ]
 
 
 @pytest.mark.embedded
