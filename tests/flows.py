@@ -41,6 +41,8 @@ def eventually(look: Callable[[], T], wanted: Callable[[T], bool], timeout_s: fl
 class Worker:
     """A worker process, its log in a file."""
 
+    program: Sequence[str] = (str(HERE / "counting.py"),)
+
     def __init__(self, settings: Settings, folder: Path, slow_s: float = 0.0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / f"worker-{time.time_ns()}.log"
@@ -51,7 +53,7 @@ class Worker:
             "PYTHONPATH": f"{HERE.parent}:{HERE}",
         }
         with self.log.open("wb") as output:
-            command = [sys.executable, str(HERE / "counting.py")]
+            command = [sys.executable, *self.program]
             self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
 
     def ready(self, timeout_s: float = 40.0) -> Worker:

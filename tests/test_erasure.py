@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import faust
+import flows
+import msgspec
 import pytest
 from counting import CountingPersonalizer, unpacked
+from flows import World, eventually, users
 from hypothesis import given
 from hypothesis import strategies as st
+from kafka.admin import ConfigResource, ConfigResourceType
+from planted import NOW
 
+from ranking.profile import Profile
+from streams import reading
+from streams.__main__ import main
 from streams.batching import Outgoing, ProfileStore, forgetful
 from streams.desk import Desk
 from streams.erasure import Erasures, covers, is_letter_of, joined, key_of
-from streams.kafka import topics
+from streams.kafka import Topic, create_topics, open_admin, partition_of, topics
 from streams.messages import BadMessage, DeadLetter, Erasure, decode_event, encode
 from streams.metrics import Metrics
 from streams.personalize import Personalize
 from streams.pipeline import Batch, EncodeThread
 from streams.settings import Settings
 
-NOW = 1_790_000_000.0
 TOPICS = topics(Settings.model_construct(partitions=1))
 HERE = st.builds(Erasure, at=st.floats(0, 9), partition=st.integers(0, 1), offset=st.integers(0, 9))
 Place = tuple[float, int, int]
+BROKERS = [pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("embedded", "kafka")]
 PLACES = st.tuples(st.floats(0, 9), st.integers(0, 1), st.integers(0, 9))
 
 
@@ -263,7 +273,7 @@ def test_a_replay_from_anywhere_leaves_the_same_profiles(
             worker.close()
             if not alive:
                 files = dict(data.draw(st.sampled_from([files, {}, stale]), "files"))
-                committed = data.draw(st.integers(0, committed), "committed")
+                committed = data.draw(st.just(committed) | st.integers(0, committed), "committed")
         worker = Worker(logs, {}, encoding)  # what the changelog says alone
         worker.close()
         assert {user: unpacked(record) for user, record in worker.files.items()} == expected(happened)
@@ -275,7 +285,7 @@ def test_a_replay_from_anywhere_leaves_the_same_profiles(
 
 
 def test_after_erasure_only_what_is_newer_counts(encoding: EncodeThread) -> None:
-    """A late event is left out and counted, a replay leaves the new profile alone, and files are purged in a replay too."""
+    """A late event is left out and counted, here and on another worker; a replay leaves the new profile and purges again."""
 
     async def live() -> None:
         logs: dict[str, list[Outgoing]] = defaultdict(list)
@@ -293,7 +303,12 @@ def test_after_erasure_only_what_is_newer_counts(encoding: EncodeThread) -> None
         assert logs[worker.changelog][-1].value is not None
         (record,) = {record.key for record in logs[TOPICS.erasures.name]}
         assert record == key_of("a").encode()
-        worker.close()
+        other = Worker(logs, {}, encoding)
+        await other.run(list(log[2:3]))
+        assert unpacked(other.files["a"])["count"] == 1
+        assert b"headrace_erased_events_total 1.0" in other.metrics.text()
+        for each in (worker, other):
+            each.close()
 
     asyncio.run(live())
 
@@ -337,7 +352,7 @@ def test_no_file_keeps_what_was_purged(tmp_path: Path, others: int) -> None:
     options = {"driver": "rocksdict", "write_buffer_size": 4 << 20}
     table = forgetful(app.Table("profiles", key_type=bytes, value_type=bytes, partitions=1, options=options))
     store = ProfileStore(table)
-    records = {f"{letter}{number}": b"x" * 900 for letter in "az" for number in range(others)} | {"mia-canary": b"SECRET" * 99}
+    records = {f"{first}{number}": b"x" * 900 for first in "az" for number in range(others)} | {"mia-canary": b"SECRET" * 99}
     for _ in range(2):
         store.write(0, records, 1)
         store.purge(0, ["nobody"])  # into a table, and its keys into the manifest
@@ -349,3 +364,156 @@ def test_no_file_keeps_what_was_purged(tmp_path: Path, others: int) -> None:
     assert store.get(0, "mia-canary") is None
     assert all(store.get(0, user) == record for user, record in records.items() if user != "mia-canary")
     table.data._dbs.clear()
+
+
+class RealWorker(flows.Worker):
+    """The worker as it is, not the counting one."""
+
+    program = ("-m", "streams", "worker")
+
+
+CANARY, TEXT, LATE = "mia-canary-4711", "zebrafinch", "hummingbird"
+TRACES = (CANARY.encode(), TEXT.encode(), LATE.encode())
+SOON = {  # a day of a cluster, in seconds
+    "segment.ms": "200",
+    "min.cleanable.dirty.ratio": "0",
+    "max.compaction.lag.ms": "200",
+    "delete.retention.ms": "0",
+}
+
+
+class Life(NamedTuple):
+    """A user that came, was refused once, and is to go: the world, and a command line for it."""
+
+    world: World
+    headrace: Callable[..., str]
+    is_kafka: bool
+
+
+@pytest.fixture(params=BROKERS)
+def life(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Life:
+    """A world where everything of the canary is: profile, lists, dead letters."""
+    world: World = request.getfixturevalue(f"{request.param}_world")()
+    world.workers.append(RealWorker(world.settings, world.folder).ready())
+    for name in ("broker", "topic_prefix", "app_id", "partitions", "encoder"):
+        monkeypatch.setenv(f"HEADRACE_{name.upper()}", str(getattr(world.settings, name)))
+
+    def headrace(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as end:
+            main(list(arguments))
+        assert not end.value.code
+        return capsys.readouterr().out
+
+    item = {"item_id": "i1", "title": "bird seed"}
+    world.send_raw(world.topics.items, b"i1", json.dumps(item).encode())
+    world.send([world.event(user, text=f"seed for a {TEXT}") for user in ("ada", CANARY, "zoe", CANARY)])
+    world.send([world.event(CANARY, type="click", item_id="i1")])
+    world.send_raw(world.topics.events, CANARY.encode(), json.dumps(world.event(CANARY, type=TEXT)).encode())
+    world.send_raw(world.topics.events, CANARY.encode(), b"\xff" + TEXT.encode())
+    world.flush()
+    eventually(lambda: letters_of(world), lambda found: len(found) == 2)
+    eventually(lambda: kept(world, world.topics.profiles), lambda found: CANARY.encode() in found)
+    eventually(world.lists, lambda lists: CANARY in lists)
+    return Life(world, headrace, request.param == "kafka")
+
+
+def kept(world: World, topic: Topic) -> dict[bytes | None, bytes]:
+    """Return the values that a compacted topic would keep, by key."""
+    newest = {record.key: record.value for record in reading.records(world.settings, topic)}
+    return {key: value for key, value in newest.items() if value}
+
+
+def compacts(topic: Topic) -> bool:
+    """Tell whether Kafka compacts a topic."""
+    return "compact" in topic.config["cleanup.policy"]
+
+
+def letters_of(world: World) -> list[bytes]:
+    """Return the dead letters that are there."""
+    return list(kept(world, world.topics.dead_letters).values())
+
+
+def left(world: World, topic: Topic) -> list[str]:
+    """Return each record of a topic that names the canary or holds its texts, also in base64 and in headers."""
+    found = []
+    for record in reading.records(world.settings, topic):
+        content = b"|".join([record.key or b"", record.value or b"", repr(record.headers).encode()])
+        if topic == world.topics.dead_letters and record.value:
+            content += base64.b64decode(json.loads(record.value)["raw"])
+        if any(trace in content for trace in TRACES):
+            found.append(f"{record.topic}[{record.partition}]@{record.offset}")
+    return found
+
+
+def late(world: World) -> list[dict[str, Any]]:
+    """Return events of the canary from before now, to be sent later."""
+    return [world.event(CANARY, at=time.time() - 5.0, text=f"a {LATE}, late") for _ in range(3)]
+
+
+def settled(world: World) -> None:
+    """Wait until events sent now, of a user in each partition, are answered: all before them is done."""
+    people = {partition_of(user.encode(), world.settings.partitions): user for user in users(20)}.values()
+    sent = {user: world.event(user) for user in people}
+    world.send(sent.values())
+    ids = {user: event["event_id"] for user, event in sent.items()}
+    eventually(lambda: {user: world.lists().get(user, {}).get("event_id") for user in people}, lambda newest: newest == ids)
+
+
+def compacted(world: World, wanted: Sequence[Topic]) -> dict[str, list[str]]:
+    """Return what is `left` in topics that Kafka compacts as if days had gone by: once that is nothing, or after a minute."""
+    with open_admin(world.settings) as admin:
+        admin.alter_configs([ConfigResource(ConfigResourceType.BROKER, "1", {"log.cleaner.backoff.ms": "500"})])
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic.name, SOON) for topic in wanted if compacts(topic)])
+    deadline = time.monotonic() + 60
+    while True:
+        settled(world)  # Kafka closes a segment when a newer record comes
+        world.send_raw(world.topics.events, b"user0", b"not json")
+        found = {topic.name: places for topic in wanted if (places := left(world, topic))}
+        if not found or time.monotonic() > deadline:
+            return found
+
+
+def test_nothing_of_an_erased_user_is_left(life: Life) -> None:
+    """No file of the state folder, and after compaction no topic but events, holds the id or a text of the user."""
+    world, folder = life.world, life.world.settings.state_dir
+    assert traces(folder, *TRACES)
+    assert left(world, world.topics.profiles)
+    missed = late(world)
+    assert life.headrace("erase", CANARY, "--wait") == f"{CANARY} is erased, and 2 dead letters\n"
+    assert traces(folder, *TRACES) == []
+    assert letters_of(world) == []
+    world.send(missed)
+    elsewhere = 1 - partition_of(CANARY.encode(), 2)
+    world.send_raw(world.topics.events, CANARY.encode(), json.dumps(late(world)[0]).encode(), elsewhere)
+    world.flush()
+    settled(world)
+    settled(world)  # behind what was sent on, too
+    for topic in world.topics:
+        if compacts(topic):
+            assert not any(trace in key for key in kept(world, topic) for trace in TRACES)
+    if life.is_kafka:
+        assert compacted(world, [topic for topic in world.topics if topic != world.topics.events]) == {}
+    assert world.workers[-1].stop() == 0
+    assert traces(folder, *TRACES) == []
+
+
+def test_who_comes_back_is_new(life: Life) -> None:
+    """An event from after the erasure begins a profile; a replay of all events comes to the same profile."""
+    world = life.world
+    missed = late(world)
+    assert life.headrace("erase", CANARY).startswith(f"asked for in {world.topics.events.name}[")
+    world.send([*missed, world.event(CANARY, text="cheese")])
+    settled(world)
+    before = kept(world, world.topics.profiles)[CANARY.encode()]
+    assert msgspec.msgpack.decode(before, type=Profile).events == 1
+    (erasure,) = kept(world, world.topics.erasures)
+    assert erasure == key_of(CANARY).encode()
+    assert world.workers[-1].stop() == 0
+    # Another group has acknowledged nothing, and no profile: it reads the whole log again.
+    again = world.settings.model_copy(update={"app_id": f"{world.settings.app_id}-again", "state_dir": world.folder / "again"})
+    create_topics(again)
+    world.workers.append(RealWorker(again, world.folder).ready())
+    world.send(missed)
+    settled(world)
+    assert kept(world, topics(again).profiles)[CANARY.encode()] == before
+    assert traces(again.state_dir, TEXT.encode(), LATE.encode()) == []
