@@ -25,12 +25,13 @@ from planted import NOW
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are no part of the installed package
 
+from benchmarks import guided
 from benchmarks.damage import CUES, damaged, whole_event, whole_item
 from benchmarks.fuzz import Judged, compare, judge, judge_event, judge_item
 from encoders.hashing import HashingEncoder
 from ranking.index import ItemIndex
 from ranking.profile import interests_of, unpack
-from streams import catalogue
+from streams import catalogue, messages
 from streams.catalogue import Catalogue
 from streams.kafka import partition_of
 from streams.messages import (
@@ -212,6 +213,29 @@ def test_the_judge_knows_good_from_bad() -> None:
         judge_item(SimpleNamespace(topic="items", partition=0, offset=offset, key=key, value=value), judged)
     assert {place for place in judged.bad if place[0] == "items"} == {("items", 0, 1), ("items", 0, 2), ("items", 0, 4)}
     assert judged.items == {"i1": [("items", 0, 0)], "i2": [("items", 0, 3)]}
+
+
+def test_guided_bytes_are_checked() -> None:
+    """A refusal with words and a whole message pass; a refusal without, and a message that encodes to another, do not."""
+
+    def stub(refuse: str = "", *decoded: str) -> SimpleNamespace:
+        answers = iter(decoded)
+
+        def decode(*_: object) -> Any:
+            if refuse:
+                raise BadMessage(refuse)
+            return SimpleNamespace(text="", said=next(answers))
+
+        return SimpleNamespace(BadMessage=BadMessage, decode_event=decode, decode_item=decode, encode=lambda made: b"")
+
+    for first in (b"e", b"i"):
+        guided.check(first, stub("why"), read, NOW)
+        guided.check(first, stub("", "same", "same"), read, NOW)
+        with pytest.raises(AssertionError, match="refused without a reason"):
+            guided.check(first, stub(" "), read, NOW)
+        with pytest.raises(AssertionError, match="is not what it encodes to"):
+            guided.check(first, stub("", "one", "other"), read, NOW)
+    guided.check(b"e" + json.dumps(whole_event(random.Random(1), NOW)).encode(), messages, read, NOW)
 
 
 @pytest.mark.embedded
