@@ -12,6 +12,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -184,9 +185,10 @@ def load(
     from streams.reading import arrivals
 
     settings = all_settings.load(broker=broker)
-    with arrivals(settings, topics(settings).item_vectors) as wait_for:
+    # Who only sends may not read what workers make of it.
+    with arrivals(settings, topics(settings).item_vectors) if wait else nullcontext() as wait_for:
         ids = [str(row.values["item_id"]) for row in _sent("loading", file, columns, send_items, settings)]
-        if wait:
+        if wait_for is not None:
             with bar("encoding") as advance:
                 wait_for({item_id.encode() for item_id in ids}, advance)
     print(f"{len(ids)} items {'can be recommended' if wait else 'sent'}")
@@ -357,7 +359,8 @@ def profile(user: str, items: Titles = None, broker: Broker = None) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; what a user can put right exits with 2."""
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it logs each retry; our errors say what is wrong, once
+    for name in ("kafka", "aiokafka"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # they log each retry; our errors say what is wrong, once
     try:
         app(arguments)
     except Exception as error:

@@ -5,21 +5,24 @@ Does not know what messages mean. kafka-python and aiokafka take the same argume
 
     BrokerUnreachable(ConnectionError)   no broker answers, or it refuses us: says which address and what to check
     TopicError(RuntimeError)             topics are missing or unlike what the settings ask for: says the steps
+    RightsError(RuntimeError)            Kafka knows the user, who may not do this: says what, and where to find the commands
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import CoordinatorNotAvailableError, KafkaError
+from kafka.errors import AuthorizationError, CoordinatorNotAvailableError, KafkaError
 from kafka.partitioner.default import murmur2
 
 from streams.settings import Settings, encoder_slug
@@ -28,6 +31,8 @@ DAY_MS = 86_400_000
 # What was replaced is gone a day later, also from the open segment, which compaction leaves out: 7 days by default.
 _ERASED_SOON = {"max.compaction.lag.ms": str(DAY_MS)}
 ALREADY_EXISTS = 36  # Kafka's error code: another process created the topic first
+NOT_ALLOWED = 29  # Kafka's error code: the user may not do this with the topic, or not know whether it is there
+PROBE_S = 5.0
 
 
 class BrokerUnreachable(ConnectionError):  # noqa: N818  reads as what happened
@@ -36,6 +41,25 @@ class BrokerUnreachable(ConnectionError):  # noqa: N818  reads as what happened
 
 class TopicError(RuntimeError):
     """Topics are missing, or unlike what the settings ask for."""
+
+
+class RightsError(RuntimeError):
+    """Kafka knows the user, who may not do what was asked for."""
+
+    def __init__(self, settings: Settings, lacking: str) -> None:
+        user = f"user {settings.sasl_username}" if settings.sasl_username else "the user of this connection"
+        super().__init__(
+            f"{user} may not {lacking}: an administrator of Kafka grants it, with the commands of docs/security.md"
+        )
+
+
+class _Secret(str):
+    """A text that clients can use and no repr shows: they log what they were opened with."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'**********'"
 
 
 @dataclass(frozen=True)
@@ -137,7 +161,7 @@ def connection(settings: Settings) -> dict[str, Any]:
     if settings.security_protocol.startswith("SASL"):
         given["sasl_mechanism"] = settings.sasl_mechanism
         given["sasl_plain_username"] = settings.sasl_username
-        given["sasl_plain_password"] = settings.sasl_password.get_secret_value()
+        given["sasl_plain_password"] = _Secret(settings.sasl_password.get_secret_value())
     return given
 
 
@@ -150,7 +174,7 @@ def faust_connection(settings: Settings) -> dict[str, Any]:
     if settings.security_protocol.startswith("SASL"):
         given["broker_credentials"] = SASLCredentials(
             username=settings.sasl_username,
-            password=settings.sasl_password.get_secret_value(),
+            password=_Secret(settings.sasl_password.get_secret_value()),
             ssl_context=context,
             mechanism=settings.sasl_mechanism,
         )
@@ -163,33 +187,42 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=settings.ssl_cafile)
     context.check_hostname = settings.ssl_check_hostname
     if settings.ssl_certfile is not None:
-        context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, settings.ssl_password.get_secret_value() or None)
+        context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, settings.ssl_password.get_secret_value())
     return context
 
 
 @contextmanager
 def open_admin(settings: Settings) -> Iterator[KafkaAdminClient]:
-    """Open an admin client for the block. Raises BrokerUnreachable."""
-    with closing(_open(KafkaAdminClient, settings, {})) as admin:
+    """Open an admin client for the block. Raises BrokerUnreachable, RightsError."""
+    with closing(_open(KafkaAdminClient, settings, {})) as admin, _rights_told(settings):
         yield admin
 
 
 @contextmanager
 def open_producer(settings: Settings, **more: Any) -> Iterator[KafkaProducer]:
-    """Open a producer for the block; what was sent is flushed at its end. Raises BrokerUnreachable."""
+    """Open a producer for the block; what was sent is flushed at its end. Raises BrokerUnreachable, RightsError."""
     # A misspelt topic must not come into being, with one partition, by being written to. noida-db 0.2.3 makes it all the same:
     # senders check their topic first.
-    with closing(_open(KafkaProducer, settings, {"allow_auto_create_topics": False, **more})) as producer:
+    given = {"allow_auto_create_topics": False, **more}
+    with closing(_open(KafkaProducer, settings, given)) as producer, _rights_told(settings):
         yield producer
         producer.flush()
 
 
 @contextmanager
 def open_consumer(settings: Settings, **more: Any) -> Iterator[KafkaConsumer]:
-    """Open a consumer without a group for the block, to `assign` partitions to. Raises BrokerUnreachable."""
+    """Open a consumer without a group for the block, to `assign` partitions to. Raises BrokerUnreachable, RightsError."""
     given = {"enable_auto_commit": False, "auto_offset_reset": "earliest", "allow_auto_create_topics": False, **more}
-    with closing(_open(KafkaConsumer, settings, given)) as consumer:
+    with closing(_open(KafkaConsumer, settings, given)) as consumer, _rights_told(settings):
         yield consumer
+
+
+@contextmanager
+def _rights_told(settings: Settings) -> Iterator[None]:
+    try:
+        yield
+    except AuthorizationError as error:
+        raise RightsError(settings, f"do this on Kafka ({error})") from error
 
 
 def wait_for_broker(settings: Settings, timeout_s: float | None = None) -> None:
@@ -245,8 +278,46 @@ def _reason(address: str, settings: Settings, error: Exception) -> str:
         return f"{host} does not resolve: check HEADRACE_BROKER"
     except OSError as refused:
         return f"{address} says {refused.strerror or refused}: start a broker (`headrace broker`) or set HEADRACE_BROKER"
+    if settings.security_protocol != "PLAINTEXT":
+        with ThreadPoolExecutor(1) as apart:  # there may be a loop in this thread
+            error = apart.submit(asyncio.run, _refusal(host, int(port), settings)).result() or error
+    return _refused(address, settings, error)
+
+
+async def _refusal(host: str, port: int, settings: Settings) -> Exception | None:
+    """Return what a connection fails with, None when it does not fail: kafka-python 3.0.12 only logs it."""
+    from aiokafka.conn import AIOKafkaConnection
+
+    try:
+        given = connection(settings)
+        del given["bootstrap_servers"]
+        tried = AIOKafkaConnection(host, port, request_timeout_ms=round(PROBE_S * 1000), **given)
+        try:
+            await asyncio.wait_for(tried.connect(), PROBE_S)
+        finally:
+            await asyncio.wait([tried.close()], timeout=1.0)
+    except Exception as error:
+        return error
+    return None
+
+
+def _refused(address: str, settings: Settings, error: Exception) -> str:
+    from aiokafka.errors import SaslAuthenticationFailed, UnsupportedSaslMechanismError
+
+    if isinstance(error, SaslAuthenticationFailed):
+        return (
+            f"{address} refuses user {settings.sasl_username} with this password, by {settings.sasl_mechanism}: "
+            "check HEADRACE_SASL_USERNAME and HEADRACE_SASL_PASSWORD"
+        )
+    if isinstance(error, UnsupportedSaslMechanismError):
+        return (
+            f"{address} does not take {settings.sasl_mechanism} over {settings.security_protocol}: "
+            "check HEADRACE_SASL_MECHANISM and HEADRACE_SECURITY_PROTOCOL"
+        )
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"{address} has a certificate that is not to be trusted ({error.verify_message}): check HEADRACE_SSL_CAFILE"
     return (
-        f"{address} listens but does not let us in over {settings.security_protocol} ({error}): "
+        f"{address} listens but does not let us in over {settings.security_protocol} ({str(error) or type(error).__name__}): "
         "check HEADRACE_SECURITY_PROTOCOL, HEADRACE_SASL_* and HEADRACE_SSL_*"
     )
 
@@ -262,7 +333,7 @@ def create_topics(settings: Settings) -> list[str]:
         missing = [topic for topic in wanted if topic.name not in present]
         if missing:
             _create(admin, missing, settings)
-        _check(admin, wanted)
+        _check(admin, wanted, settings)
     return [topic.name for topic in missing]
 
 
@@ -272,6 +343,9 @@ def _create(admin: KafkaAdminClient, missing: list[Topic], settings: Settings) -
         for topic in missing
     }
     answer = admin.create_topics(wanted, raise_errors=False)
+    refused = {one["name"] for one in answer["topics"] if one["error_code"] == NOT_ALLOWED}
+    if refused:
+        raise RightsError(settings, f"create {_topics([name for name in wanted if name in refused])}")
     wrong = [one for one in answer["topics"] if one["error_code"] not in (0, ALREADY_EXISTS)]
     if wrong:
         lines = [f"topic {one['name']} was not created: {one['error_message'] or one['error_code']}" for one in wrong]
@@ -283,13 +357,21 @@ def _create(admin: KafkaAdminClient, missing: list[Topic], settings: Settings) -
 def check_topics(settings: Settings, wanted: Sequence[Topic] | None = None) -> None:
     """Raise TopicError with a line for each problem of the `wanted` topics (all of them when None)."""
     with open_admin(settings) as admin:
-        _check(admin, topics(settings) if wanted is None else wanted)
+        _check(admin, topics(settings) if wanted is None else wanted, settings)
 
 
-def _check(admin: KafkaAdminClient, wanted: Sequence[Topic]) -> None:
-    found = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics() if topic["error_code"] == 0}
+def _check(admin: KafkaAdminClient, wanted: Sequence[Topic], settings: Settings) -> None:
+    described = admin.describe_topics([topic.name for topic in wanted])
+    hidden = {topic["name"] for topic in described if topic["error_code"] == NOT_ALLOWED}
+    if hidden:
+        raise RightsError(settings, f"see {_topics([topic.name for topic in wanted if topic.name in hidden])}")
+    found = {topic["name"]: len(topic["partitions"]) for topic in described if topic["error_code"] == 0}
+    # Who only sends may not see a topic's configuration, and need not.
+    open_to_us = {topic["name"] for topic in described if may(topic, "DESCRIBE_CONFIGS")}
     present = [topic for topic in wanted if topic.name in found]
-    policies = _policies(admin, [topic.name for topic in present if "compact" in topic.config["cleanup.policy"]])
+    policies = _policies(
+        admin, [topic.name for topic in present if topic.name in open_to_us and "compact" in topic.config["cleanup.policy"]]
+    )
     problems = [
         *_missing([topic.name for topic in wanted if topic.name not in found]),
         *_miscounted([topic for topic in present if topic.partitions != found[topic.name]], found),
@@ -299,14 +381,28 @@ def _check(admin: KafkaAdminClient, wanted: Sequence[Topic]) -> None:
         raise TopicError("\n".join(problems))
 
 
+def may(described: dict[str, Any], operation: str) -> bool:
+    """Tell whether the user may do something with a topic or group, as the admin client describes it.
+
+    True where the broker does not tell: the embedded one, and Kafka before 2.3.
+    """
+    told = described["authorized_operations"]
+    return told is None or operation in told
+
+
 def live_members(settings: Settings) -> list[str]:
-    """Return the names of the workers that are in the consumer group now. Raises BrokerUnreachable."""
+    """Return the names of the workers that are in the consumer group now. Raises BrokerUnreachable, RightsError."""
+    return [member["group_instance_id"] or member["member_id"] for member in describe_group(settings)["members"]]
+
+
+def describe_group(settings: Settings) -> dict[str, Any]:
+    """Return the consumer group as the admin client describes it. Raises BrokerUnreachable, RightsError."""
     deadline = time.monotonic() + settings.connect_timeout_s
     with open_admin(settings) as admin:
         while True:
             try:
-                group = admin.describe_groups([settings.app_id])[settings.app_id]
-                return [member["group_instance_id"] or member["member_id"] for member in group["members"]]
+                described: dict[str, Any] = admin.describe_groups([settings.app_id])[settings.app_id]
+                return described
             except CoordinatorNotAvailableError as error:  # a new Kafka makes its offsets topic when first asked: 1-2 s
                 if time.monotonic() > deadline:
                     raise _unreachable(settings, error) from error
@@ -331,7 +427,11 @@ def _miscounted(topics: list[Topic], found: dict[str, int]) -> list[str]:
 
 
 def _named(names: list[str]) -> str:
-    return f"topic{'s' if names[1:] else ''} {', '.join(names)} {'are' if names[1:] else 'is'}"
+    return f"{_topics(names)} {'are' if names[1:] else 'is'}"
+
+
+def _topics(names: list[str]) -> str:
+    return f"topic{'s' if names[1:] else ''} {', '.join(names)}"
 
 
 def _is_losing(topic: Topic, policy: str | None) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 
 from streams.kafka import Topic, TopicError, open_consumer, partition_of
+from streams.rights import READ, check_right
 from streams.settings import Settings
 
 FIRST_WINDOW = 2_048  # records that `newest` looks at first; each window is four times the last
@@ -20,8 +21,9 @@ FIRST_WINDOW = 2_048  # records that `newest` looks at first; each window is fou
 def records(settings: Settings, topic: Topic, partition: int | None = None) -> Iterator[Any]:
     """Yield the kafka-python records of a topic (of one partition), each partition in order, up to its end at the call.
 
-    Raises TopicError when the topic is missing, BrokerUnreachable.
+    Raises TopicError when the topic is missing, RightsError, BrokerUnreachable.
     """
+    check_right(settings, READ, topic.name)
     with open_consumer(settings, isolation_level="read_committed") as consumer:
         wanted = [place for place in assign(consumer, topic) if partition in (None, place.partition)]
         ends = consumer.end_offsets(wanted)
@@ -31,6 +33,7 @@ def records(settings: Settings, topic: Topic, partition: int | None = None) -> I
 
 def newest(settings: Settings, topic: Topic, key: str) -> Any | None:
     """Return the newest record of a key, None where there is none. Reads backwards, in windows that grow."""
+    check_right(settings, READ, topic.name)
     wanted = key.encode()
     with open_consumer(settings, isolation_level="read_committed") as consumer:
         (partition,) = assign(consumer, topic, key)
@@ -77,6 +80,7 @@ def _between(consumer: KafkaConsumer, partition: TopicPartition, start: int, end
 @contextmanager
 def arrivals(settings: Settings, topic: Topic) -> Iterator[Callable[[set[bytes], Callable[[float], None]], None]]:
     """Yield a function that waits until each of some keys has come on a topic since the block began, and tells the share."""
+    check_right(settings, READ, topic.name)
     with open_consumer(settings) as consumer:
         places = assign(consumer, topic)
         consumer.seek_to_end(*places)

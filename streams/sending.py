@@ -17,6 +17,7 @@ import msgspec
 
 from streams.kafka import Topic, check_topics, open_producer, topics
 from streams.messages import BadMessage, Event, Item, decode_event, decode_item
+from streams.rights import WRITE, check_right
 from streams.rows import Row
 from streams.settings import Settings
 
@@ -78,6 +79,7 @@ def _keyed_item(values: dict[str, Any]) -> tuple[str, bytes]:
 
 
 def _send(settings: Settings, topic: Topic, rows: Iterable[Row], keyed: Any) -> Iterator[tuple[Row, Any]]:
+    check_right(settings, WRITE, topic.name)
     check_topics(settings, [topic])
     failures: list[BaseException] = []
     with open_producer(settings, linger_ms=5) as producer:

@@ -314,6 +314,12 @@ def load(**given: Any) -> Settings:
     raise SettingsError("\n".join(dict.fromkeys(lines)))  # outside of the block: pydantic's error holds what was given
 
 
+def secrets_of(settings: Settings) -> list[str]:
+    """Return the secrets that are set."""
+    values = [value.get_secret_value() for _, value in settings if isinstance(value, SecretStr)]
+    return [value for value in values if value]
+
+
 def refuse_unknown(environment: Mapping[str, str]) -> None:
     """Raise SettingsError when the environment holds a HEADRACE_ name that no setting has."""
     known = [PREFIX + name.upper() for name in Settings.model_fields]

@@ -21,9 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ranking.profile import Profile
-from streams.kafka import TopicError, open_consumer, topics
+from streams.kafka import RightsError, TopicError, open_consumer, topics
 from streams.messages import RecommendationList
 from streams.reading import assign, newest, records
+from streams.rights import READ, check_right
 from streams.rows import rows
 from streams.settings import Settings
 
@@ -63,9 +64,11 @@ def titles_of(settings: Settings, items: Path | None) -> dict[str, str]:
 
 
 def published(settings: Settings, user_id: str | None = None, *, from_start: bool = False) -> Iterator[bytes]:
-    """Yield the value of each list as it is published (of one user if given), for ever. Raises TopicError."""
+    """Yield the value of each list as it is published (of one user if given), for ever. Raises TopicError, RightsError."""
+    recommendations = topics(settings).recommendations
+    check_right(settings, READ, recommendations.name)
     with open_consumer(settings) as consumer:
-        assigned: list[TopicPartition] = assign(consumer, topics(settings).recommendations, user_id)
+        assigned: list[TopicPartition] = assign(consumer, recommendations, user_id)
         (consumer.seek_to_beginning if from_start else consumer.seek_to_end)(*assigned)
         for place in assigned:
             consumer.position(place)  # seeks are lazy: without this, what is sent before the first poll would be missed
@@ -140,12 +143,12 @@ def show(settings: Settings, values: Iterator[bytes], *, as_json: bool, count: i
 
 
 def known_titles(settings: Settings, items: Path | None) -> dict[str, str]:
-    """Return `titles_of`, under a spinner; none, said on standard error, when the item-vectors topic is missing."""
+    """Return `titles_of`, under a spinner; none, said on standard error, when the item-vectors topic is missing or not ours."""
     console = Console(stderr=True)
     try:
         with console.status("reading titles"):
             return titles_of(settings, items)
-    except TopicError as error:
+    except (TopicError, RightsError) as error:
         console.print(f"[yellow]ids in place of titles: {error}")
         return {}
 

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -24,10 +24,20 @@ from streams import personalizer
 from streams.app import FlowApp, build
 from streams.catalogue import Catalogue
 from streams.follow import StateError, StateFolder
-from streams.kafka import BrokerUnreachable, TopicError, check_topics, connection, create_topics, topics, wait_for_broker
+from streams.kafka import (
+    BrokerUnreachable,
+    RightsError,
+    TopicError,
+    check_topics,
+    connection,
+    create_topics,
+    topics,
+    wait_for_broker,
+)
 from streams.memory import give_back
 from streams.personalizer import Personalizer, load_encoder
-from streams.settings import Settings
+from streams.rights import check_worker_rights
+from streams.settings import Settings, secrets_of
 
 log = logging.getLogger("headrace.worker")
 
@@ -43,10 +53,10 @@ def run_worker(settings: Settings, build_personalizer: Build = personalizer.buil
     """Run a worker until SIGTERM or SIGINT; return its exit code."""
     began = time.monotonic()
     os.umask(0o077)  # profiles and snapshots are nobody else's
-    set_up_logging(settings.log_level)
+    set_up_logging(settings)
     try:
         app, state = prepare(settings, build_personalizer)
-    except (BrokerUnreachable, TopicError, StateError, ItemIndexError, encoders.EncoderError) as error:
+    except (BrokerUnreachable, RightsError, TopicError, StateError, ItemIndexError, encoders.EncoderError) as error:
         for line in str(error).splitlines():
             log.error("%s", line)
         return EXIT_REFUSED
@@ -60,10 +70,11 @@ def run_worker(settings: Settings, build_personalizer: Build = personalizer.buil
 def prepare(settings: Settings, build_personalizer: Build = personalizer.build) -> tuple[FlowApp, StateFolder]:
     """Check broker, encoder, state folder and topics, then open the folder and build the app.
 
-    Raises BrokerUnreachable, EncoderError, StateError, TopicError, with nothing touched.
+    Raises BrokerUnreachable, RightsError, EncoderError, StateError, TopicError, with nothing touched.
     """
     wait_for_broker(settings)
     log.info("broker: %s", settings.broker)
+    check_worker_rights(settings)
     encoder = load_encoder(settings)
     log.info("encoder: %s", encoder.reason)
     state = StateFolder(settings.state_dir, encoder.id, encoder.dim)
@@ -122,19 +133,35 @@ async def _announce(app: FlowApp, began: float) -> None:
     log.info("ready in %.1f s, with %d partitions of events", time.monotonic() - began, app.owned_partitions())
 
 
-def set_up_logging(level: str) -> None:
-    """Log our own lines from `level` on, those of the libraries from warning on and seldom, to stderr."""
-    is_debug = level == "debug"
+def set_up_logging(settings: Settings) -> None:
+    """Log our own lines from `log_level` on, those of the libraries from warning on and seldom, to stderr; never a secret."""
+    is_debug = settings.log_level == "debug"
     handler = logging.StreamHandler(sys.stderr)
     if not is_debug:
         handler.addFilter(Seldom())
-    line = "%(asctime)s %(levelname)s %(name)s %(message)s"
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, format=line)
-    logging.getLogger("headrace").setLevel(level.upper())
+    handler.setFormatter(Discreet("%(asctime)s %(levelname)s %(name)s %(message)s", secrets_of(settings)))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.getLogger("headrace").setLevel(settings.log_level.upper())
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.DEBUG if is_debug else logging.WARNING)
     # kafka-python logs each try of a start that waits for the broker; our own error says what is wrong, once.
     logging.getLogger("kafka").setLevel(logging.DEBUG if is_debug else logging.CRITICAL)
+
+
+class Discreet(logging.Formatter):
+    """Writes asterisks for secrets: at level debug, kafka-python logs the very bytes that it proves the user with."""
+
+    def __init__(self, line: str, secrets: Sequence[str]) -> None:
+        super().__init__(line)
+        spelt = {form for secret in secrets for form in (secret, repr(secret)[1:-1], repr(secret.encode())[2:-1])}
+        self._spelt = sorted(spelt, key=len, reverse=True)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines of a record, its traceback's too."""
+        said = super().format(record)
+        for secret in self._spelt:
+            said = said.replace(secret, "**********")
+        return said
 
 
 class Seldom(logging.Filter):

@@ -175,7 +175,9 @@ def test_wrong_protocol_is_told(address: str) -> None:
     """A broker that does not speak the protocol asked for is told by the settings to check."""
     sasl = {"security_protocol": "SASL_PLAINTEXT", "sasl_username": "ann", "sasl_password": "pw"}
     settings = load(broker=address, connect_timeout_s=0.5, **sasl)
-    with pytest.raises(BrokerUnreachable, match=r"does not let us in over SASL_PLAINTEXT.*check HEADRACE_SECURITY_PROTOCOL"):
+    with pytest.raises(
+        BrokerUnreachable, match=r"does not (let us in|take SCRAM-SHA-512) over SASL_PLAINTEXT.*HEADRACE_SECURITY_PROTOCOL"
+    ):
         wait_for_broker(settings)
     gc.collect()
 
@@ -298,3 +300,15 @@ async def test_aiokafka_takes_the_same_connection(settings: Settings) -> None:
     with open_consumer(settings) as plain:
         partition = TopicPartition(events.name, sent.partition)
         assert plain.end_offsets([partition])[partition] == 1
+
+
+def test_a_key_without_its_pass_phrase_is_no_question(authority: Path) -> None:
+    """A key that is locked is an error when its pass phrase is missing or wrong: nothing waits for somebody to type it."""
+    key, locked = authority.parent / "key.pem", authority.parent / "locked.pem"
+    command = ["openssl", "pkcs8", "-topk8", "-in", str(key), "-out", str(locked), "-passout", "pass:open"]
+    subprocess.run(command, check=True, capture_output=True)
+    files = {"security_protocol": "SSL", "ssl_cafile": authority, "ssl_certfile": authority, "ssl_keyfile": locked}
+    for wrong in ("", "shut"):
+        with pytest.raises(ssl.SSLError):
+            connection(load(**files, ssl_password=wrong))
+    assert connection(load(**files, ssl_password="open"))["ssl_context"]

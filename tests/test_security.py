@@ -1,0 +1,508 @@
+"""A Kafka that lets only known users in, and a worker that shows what it holds to nobody else."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from flows import World, eventually
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
+from pydantic import SecretStr
+from secured import ROOT, USERS, Secured, commands, start_secured
+
+from streams.kafka import (
+    BrokerUnreachable,
+    RightsError,
+    connection,
+    create_topics,
+    faust_connection,
+    open_admin,
+    open_producer,
+    partition_of,
+    topics,
+    wait_for_broker,
+)
+from streams.messages import RecommendationList, RecommendedItem, encode
+from streams.reading import records
+from streams.rights import SHOWN, check_worker_rights, worker_rights
+from streams.settings import PREFIX, Settings, encoder_slug, load
+from streams.worker import Discreet
+
+# kafka-python 3.0.12 leaves sockets to the garbage collector, whose warning hits whatever test runs then.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning",
+    "ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning",
+)
+DOOR = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN"}
+CANARY = re.compile("canary-[a-z]+-")
+
+
+@pytest.fixture(scope="module")
+def secured(kafka_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """A secured Kafka with the topics, and with the users and rights that docs/security.md makes."""
+    with start_secured(Path(os.environ["KAFKA_HOME"]), tmp_path_factory.mktemp("secured")) as made:
+        made.run(commands("Users"))
+        made.run(commands("Rights"))
+        create_topics(made.settings("admin"))
+        yield made
+
+
+def environment(settings: Settings, **more: str) -> dict[str, str]:
+    """Return the environment of a process with these settings, secrets included."""
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    text = {name: value.get_secret_value() if isinstance(value, SecretStr) else str(value) for name, value in given.items()}
+    own = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return {**own, "COLUMNS": "200", **{PREFIX + name.upper(): value for name, value in text.items()}, **more}
+
+
+def headrace(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    command = [sys.executable, "-m", "streams", *arguments]
+    return subprocess.run(command, env=environment(settings), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+class Running:
+    """A `headrace worker` process, its log in a file."""
+
+    def __init__(self, settings: Settings, folder: Path, umask: int = -1, **more: str) -> None:
+        self.log = folder / f"worker-{time.time_ns()}.log"
+        given = environment(settings, **more)
+        with self.log.open("wb") as output:
+            command = [sys.executable, "-m", "streams", "worker"]
+            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=given, cwd=ROOT, umask=umask)
+
+    def said(self) -> str:
+        """Return its log."""
+        return self.log.read_text(errors="replace")
+
+    def ready(self) -> Running:
+        """Return when it turns events into lists."""
+        eventually(self.said, lambda said: "ready in" in said or self.process.poll() is not None, 60)
+        assert self.process.poll() is None, self.said()
+        return self
+
+    def stop(self) -> int:
+        """Ask it to stop, and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Start workers with a state folder of their own; they are killed at the end."""
+    started: list[Running] = []
+
+    def begin(settings: Settings, **more: Any) -> Running:
+        given = {"HEADRACE_STATE_DIR": str(tmp_path / f"state{len(started)}"), **more}
+        started.append(Running(settings, tmp_path, **given))
+        return started[-1]
+
+    yield begin
+    for worker in started:
+        worker.process.kill()
+        worker.process.wait()
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("door", ["tls", "plain"])
+async def test_every_client_gets_in(secured: Secured, door: str) -> None:
+    """Through both doors kafka-python reads, aiokafka writes, and Faust's driver connects with its credentials."""
+    from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
+
+    settings = secured.settings("worker", **({} if door == "tls" else {"broker": secured.plain, **DOOR}))
+    events = topics(settings).events
+    faust = faust_connection(settings)
+    addresses = [url.removeprefix("kafka://") for url in faust["broker"]]
+    as_faust = {"bootstrap_servers": addresses, **credentials_to_aiokafka_auth(faust["broker_credentials"])}
+    before = len(list(records(settings, events)))
+    for given in (connection(settings), as_faust):
+        producer = AIOKafkaProducer(**given)
+        await producer.start()
+        await producer.send_and_wait(events.name, b"not an event", key=b"ann")
+        await producer.stop()
+    assert len(list(records(settings, events))) == before + 2
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (
+            {"sasl_password": "canary-guess-"},
+            "refuses user worker with this password, by SCRAM-SHA-512: check HEADRACE_SASL_USERNAME and HEADRACE_SASL_PASSWORD",
+        ),
+        (
+            {"sasl_username": "eve"},
+            "refuses user eve with this password, by SCRAM-SHA-512: check HEADRACE_SASL_USERNAME and HEADRACE_SASL_PASSWORD",
+        ),
+        (
+            {"sasl_mechanism": "PLAIN"},
+            "does not take PLAIN over SASL_SSL: check HEADRACE_SASL_MECHANISM and HEADRACE_SECURITY_PROTOCOL",
+        ),
+        (
+            {"ssl_cafile": None},
+            "has a certificate that is not to be trusted (self-signed certificate in certificate chain): "
+            "check HEADRACE_SSL_CAFILE",
+        ),
+        (
+            {"ssl_cafile": ROOT / "README.md"},
+            "listens but does not let us in over SASL_SSL ([X509: NO_CERTIFICATE_OR_CRL_FOUND] no certificate or crl found "
+            "(_ssl.c:LINE)): check HEADRACE_SECURITY_PROTOCOL, HEADRACE_SASL_* and HEADRACE_SSL_*",
+        ),
+        (
+            {"security_protocol": "PLAINTEXT"},
+            "listens but does not let us in over PLAINTEXT (KafkaTimeoutError: Unable to bootstrap from ['ADDRESS']): "
+            "check HEADRACE_SECURITY_PROTOCOL, HEADRACE_SASL_* and HEADRACE_SSL_*",
+        ),
+    ],
+)
+def test_nobody_else_gets_in(secured: Secured, wrong: dict[str, Any], reason: str) -> None:
+    """A wrong password, user, mechanism, authority or protocol is one line that says what to check, and holds no secret."""
+    settings = secured.settings("worker", connect_timeout_s=1.0)
+    with pytest.raises(BrokerUnreachable) as caught:
+        wait_for_broker(settings.model_copy(update={name: _typed(name, value) for name, value in wrong.items()}))
+    said = re.sub(r"_ssl\.c:\d+", "_ssl.c:LINE", str(caught.value))
+    del caught  # its traceback holds the client
+    gc.collect()
+    reason = reason.replace("ADDRESS", secured.tls)
+    assert said == f"no Kafka at {secured.tls} within 1 s: {secured.tls} {reason}"
+
+
+def _typed(name: str, value: Any) -> Any:
+    return SecretStr(value) if name == "sasl_password" else value
+
+
+@pytest.mark.kafka
+def test_a_worker_with_these_rights_makes_lists_and_uses_every_one(
+    secured: Secured, start: Callable[..., Running], tmp_path: Path
+) -> None:
+    """What the commands grant is enough for a real worker, producer and reader, and nothing of it is too much."""
+    producer, worker, reader = (secured.settings(user) for user in USERS)
+    first = start(worker).ready()
+    items = tmp_path / "items.jsonl"
+    items.write_text("".join(json.dumps({"item_id": f"i{n}", "title": f"jazz record {n}"}) + "\n" for n in range(9)))
+    loaded = headrace(producer, "items", "load", str(items))
+    assert (loaded.stdout, loaded.returncode) == ("9 items sent\n", 0), loaded.stderr
+    eventually(lambda: len(list(records(worker, topics(worker).item_vectors))), lambda count: count == 9)
+    for event in (
+        ["--user", "ann", "--type", "wish", "--text", "jazz"],
+        ["--user", "ann", "--type", "click", "--item", "i1"],
+        ["--user", "bob", "--type", "erase"],
+    ):
+        done = headrace(producer, "produce", *event)
+        assert done.returncode == 0, done.stderr
+    with open_producer(producer) as sender:  # one that is no event, and one in a partition that is not its user's
+        events = topics(producer).events
+        sender.send(events.name, key=b"ann", value=b"no event")
+        stray = {"event_id": "e1", "user_id": "cid", "type": "search", "at": time.time(), "text": "jazz"}
+        sender.send(events.name, key=b"cid", value=json.dumps(stray).encode(), partition=1 - partition_of(b"cid", 2))
+    shown = eventually(lambda: headrace(reader, "list", "ann", "--json"), lambda done: done.returncode == 0)
+    assert json.loads(shown.stdout)["user_id"] == "ann"
+    eventually(lambda: headrace(reader, "list", "cid", "--json").returncode, lambda code: code == 0)
+    assert first.stop() == 0, first.said()
+    again = start(worker).ready()  # another state folder: profiles come from the changelog
+    assert again.stop() == 0, again.said()
+    needless = granted() - eventually(secured.allowed, lambda allowed: granted() <= allowed, 10)
+    assert not needless
+
+
+Right = tuple[str, str, str]  # user, operation, "topic NAME" or "group NAME"
+
+
+def granted() -> set[Right]:
+    """Return what the commands of docs/security.md grant."""
+    text = commands("Rights").replace("\\\n", " ").replace("${PREFIX}", "").replace("$APP", "headrace")
+    names = {shown: operation for operation, shown in SHOWN.items()}
+    return {
+        (user, names[operation], f"{kind} {name}")
+        for line in text.replace("$ENCODER", "hashing").splitlines()
+        for user in re.findall(r"--allow-principal User:(\w+)", line)
+        for operation in re.findall(r"--operation (\w+)", line)
+        for kind, name in re.findall(r"--(topic|group) (\S+)", line)
+    }
+
+
+def test_the_commands_say_what_the_code_says() -> None:
+    """The page grants the worker what a worker is checked for, the producer events and items, the reader lists."""
+    settings = load(encoder="hashing")
+    wanted = {("worker", each, f"topic {topic}") for topic, some in worker_rights(settings).items() for each in some}
+    wanted |= {
+        ("worker", "READ", "group headrace"),
+        ("producer", "WRITE", "topic events"),
+        ("producer", "WRITE", "topic items"),
+    }
+    assert granted() == wanted | {("reader", "READ", "topic recommendations")}
+
+
+def test_the_names_in_the_commands_are_those_of_the_settings() -> None:
+    """The variables of the page hold the defaults, and are all that the commands use."""
+    given = dict(re.findall(r"^(\w+)=(\S*)", commands("Names"), re.MULTILINE))
+    settings = load()
+    assert (given["PREFIX"], given["APP"]) == (settings.topic_prefix, settings.app_id)
+    assert given["ENCODER"] == encoder_slug(settings.encoder)
+    assert set(re.findall(r"\$\{?(\w+)", commands("Rights"))) == given.keys()
+
+
+@pytest.mark.kafka
+def test_kafka_lets_each_do_nothing_else(secured: Secured) -> None:
+    """With every topic, Kafka lets each user do what the commands name and nothing more."""
+    for user in USERS:
+        with open_admin(secured.settings(user)) as admin:
+            described = admin.describe_topics([topic.name for topic in topics(secured.settings(user))])
+        found = {
+            (user, operation, f"topic {one['name']}")
+            for one in described
+            for operation in one["authorized_operations"] or []
+            if operation != "DESCRIBE"
+        }
+        assert found == {right for right in granted() if right[0] == user and right[2].startswith("topic ")}
+
+
+@contextmanager
+def without(secured: Secured, right: Right) -> Iterator[None]:
+    """Take a right away for the block."""
+    user, operation, resource = right
+    kind, _, name = resource.partition(" ")
+    pattern = ResourcePattern(ResourceType[kind.upper()], name)
+    acl = ACL(f"User:{user}", "*", ACLOperation[operation], ACLPermissionType.ALLOW, pattern)
+    with open_admin(secured.settings("admin")) as admin:
+        admin.delete_acls([acl])
+        try:
+            yield
+        finally:
+            admin.create_acls([acl])
+
+
+def refusal(call: Callable[[], None]) -> str:
+    """Return what a call is refused with, nothing where it is not."""
+    try:
+        call()
+    except RightsError as error:
+        return str(error)
+    return ""
+
+
+GRANTS = "an administrator of Kafka grants it, with the commands of docs/security.md"
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("right", sorted(right for right in granted() if right[0] == "worker"), ids="-".join)
+def test_each_right_that_a_worker_lacks_is_named(secured: Secured, right: Right) -> None:
+    """A worker that lacks one right is told before it touches anything, by the names that Kafka's tool knows.
+
+    Of a topic that it may neither read nor write Kafka tells it nothing: then all that it needs there is named.
+    """
+    settings = secured.settings("worker")
+    others = granted() - {right}
+    lacking = [f"{SHOWN[right[1]]} {right[2]}"]
+    if not {("worker", "READ", right[2]), ("worker", "WRITE", right[2])} & others:
+        lacking += [f"{SHOWN[each]} {resource}" for user, each, resource in others if (user, resource) == (right[0], right[2])]
+    with without(secured, right):
+        said = eventually(lambda: refusal(lambda: check_worker_rights(settings)), bool, 5)
+    assert said == f"user worker may not {', '.join(lacking)}: {GRANTS}"
+    eventually(lambda: refusal(lambda: check_worker_rights(settings)), lambda said: not said, 5)
+
+
+@pytest.mark.kafka
+def test_a_worker_that_may_not_ends_with_2(secured: Secured, start: Callable[..., Running], tmp_path: Path) -> None:
+    """Without a right, with a wrong password, or as another user, a worker says so in one line and leaves no state."""
+    worker = secured.settings("worker", connect_timeout_s=1.0)
+    right = ("worker", "READ", "topic events")
+    with without(secured, right):
+        eventually(lambda: refusal(lambda: check_worker_rights(worker)), bool, 5)
+        lacking = start(worker)
+        assert lacking.process.wait(60) == 2
+    wrong = start(worker.model_copy(update={"sasl_password": SecretStr("canary-wrong-")}))
+    reader = start(secured.settings("reader"))
+    for refused, reason in (
+        (lacking, f"user worker may not Read topic events: {GRANTS}"),
+        (wrong, f"{secured.tls} refuses user worker with this password, by SCRAM-SHA-512: check HEADRACE_SASL_USERNAME and"),
+        (reader, "user reader may not Read topic events, Write topic events, Read topic items,"),
+    ):
+        assert refused.process.wait(60) == 2
+        (line,) = [line for line in refused.said().splitlines() if " INFO " not in line]
+        assert f"ERROR headrace.worker {'no Kafka' if refused is wrong else reason[:9]}" in line
+        assert reason in line
+    assert not list(tmp_path.glob("state*"))
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    ("user", "command", "reason"),
+    [
+        ("reader", "produce --user ann --type wish --text jazz", "Write topic events"),
+        ("reader", "items delete i1", "Write topic items"),
+        ("worker", "items delete i1", "Write topic items"),
+        ("reader", "profile ann", "Read topic headrace-profiles-hashing-changelog"),
+        ("producer", "profile ann", "Read topic headrace-profiles-hashing-changelog"),
+        ("producer", "items count", "Read topic items"),
+        ("producer", "list ann", "Read topic recommendations"),
+        ("producer", "watch --json --count 1", "Read topic recommendations"),
+        ("worker", "list ann", "Read topic recommendations"),
+        ("reader", "topics", "see topics events, items, interactions, dead-letters"),
+        ("reader", "topics --create", "create topics events, items, interactions, dead-letters"),
+    ],
+)
+def test_what_is_not_granted_is_refused(secured: Secured, user: str, command: str, reason: str) -> None:
+    """A command that goes beyond its user's rights is one line with what is lacking, and exit code 2."""
+    done = headrace(secured.settings(user), *command.split())
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"headrace: user {user} may not {reason}")
+    assert done.stderr.endswith(f"{GRANTS}\n")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.kafka
+def test_a_reader_sees_ids_where_titles_are_not_granted(secured: Secured) -> None:
+    """Titles lie on a topic of the worker's: without a right to it, a list is shown with ids and why."""
+    reader = secured.settings("reader")
+    with open_producer(secured.settings("worker")) as sender:
+        item = RecommendedItem("i1", 1.0, "because")
+        made = RecommendationList(
+            list_id="0-1", user_id="dan", items=(item,), event_id="e", event_at=1.0, published_at=1.0, model="m", covers=1
+        )
+        sender.send(topics(reader).recommendations.name, key=b"dan", value=encode(made))
+    done = headrace(reader, "list", "dan")
+    assert done.returncode == 0
+    assert "i1" in done.stdout
+    assert "ids in place of titles: user reader may not Read topic item-vectors-hashing" in " ".join(done.stderr.split())
+
+
+@pytest.mark.kafka
+def test_no_secret_is_ever_shown(secured: Secured, start: Callable[..., Running], tmp_path: Path) -> None:
+    """A worker at its most talkative, its failures, and commands that fail show no password, passphrase or token."""
+    door = {"broker": secured.plain, **DOOR, "log_level": "debug", "ssl_password": "canary-key-1"}
+    settings = secured.settings("worker", **door, web_token="canary-token-0123456789", web_port=free_port())
+    said = []
+    worker = start(settings).ready()
+    assert worker.stop() == 0
+    # PLAIN sends the password as it is, and kafka-python logs what it sends: the line is there, without it.
+    assert "SaslAuthenticateRequest" in worker.said()
+    assert "**********" in worker.said()
+    said.append(worker.said())
+    for changes in ({"sasl_password": SecretStr("canary-wrong-1")}, {"app_id": "other"}, {"encoder": "no-such-model"}):
+        failed = start(settings.model_copy(update={"connect_timeout_s": 1.0, **changes}))
+        assert failed.process.wait(60) == 2
+        said.append(failed.said())
+    crashed = start(settings, HEADRACE_WEB_PORT=str(settings.web_port), HEADRACE_STATE_DIR="/dev/null/no")
+    assert crashed.process.wait(60) not in (0, None)
+    assert "Traceback" in crashed.said()
+    said.append(crashed.said())
+    wrong = settings.model_copy(update={"sasl_password": SecretStr("canary-wrong-1"), "connect_timeout_s": 1.0})
+    for given, command in (
+        (settings, "list ann"),
+        (wrong, "list ann"),
+        (wrong, "produce --user ann --type wish --text jazz"),
+        (settings.model_copy(update={"sasl_mechanism": "canary"}), "topics"),
+        (settings.model_copy(update={"web_token": SecretStr("canary-short")}), "topics"),
+        (settings.model_copy(update={"web_host": "0.0.0.0", "sasl_username": "", "web_token": SecretStr("")}), "topics"),
+    ):
+        done = headrace(given, *command.split())
+        assert done.returncode == 2
+        assert done.stderr.startswith("headrace: ") or "Sending username" in done.stderr
+        said += [done.stdout, done.stderr]
+    said += [repr(settings), str(settings), repr(connection(settings)), repr(faust_connection(settings))]
+    said += [repr(settings.model_dump()), settings.model_dump_json()]
+    for text in said:
+        assert not CANARY.search(text), text[max(0, CANARY.search(text).start() - 200) :][:400]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("secret", ["plain-secret", "quo\"te's and \\ back", "pässwörd", "日本語の秘密"])
+def test_no_spelling_of_a_secret_is_logged(secret: str) -> None:
+    """A secret is starred as it is and as Python spells it in texts and bytes, in a line and in its traceback."""
+    lines = Discreet("%(message)s", [secret])
+    shown = "**********"
+    for text, wanted in ((secret, shown), (f"{[secret]}", f"['{shown}']"), (f"{secret.encode()}", f"b'{shown}'")):
+        try:
+            raise ValueError(text)
+        except ValueError:
+            record = logging.LogRecord("kafka", logging.ERROR, "x.py", 1, "sent %s", (text,), sys.exc_info())
+        said = lines.format(record)
+        assert said.splitlines()[0].replace('"', "'") == f"sent {wanted}"
+        assert said.splitlines()[-1].replace('"', "'") == f"ValueError: {wanted}"
+
+
+@pytest.mark.embedded
+def test_what_a_worker_writes_is_its_own(embedded_world: Callable[..., World], tmp_path: Path) -> None:
+    """Profiles, snapshots and locks: each file 0600, each folder 0700, whatever umask and folder the worker is started with."""
+    world = embedded_world(snapshot_s=1.0)
+    folder = world.settings.state_dir
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    worker = Running(world.settings, tmp_path, umask=0)
+    try:
+        worker.ready()
+        world.send_raw(world.topics.items, b"tea", json.dumps({"item_id": "tea", "title": "Green tea"}).encode())
+        world.send([world.event("ann", type="click", item_id="tea")])
+        eventually(world.lists, lambda lists: "ann" in lists)
+        eventually(lambda: list(folder.glob("snapshot-*")), bool)
+        assert worker.stop() == 0, worker.said()
+    finally:
+        worker.process.kill()
+        worker.process.wait()
+    made = [folder, *folder.rglob("*")]
+    names = " ".join(path.name for path in made)
+    assert all(name in names for name in ("owner.json", "snapshot", "MANIFEST", ".log"))  # ours and RocksDB's
+    wrong = {str(path): oct(path.stat().st_mode) for path in made if path.stat().st_mode & 0o077}
+    assert not wrong
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made if path.is_file()} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made if path.is_dir()} == {0o700}
+
+
+@pytest.mark.embedded
+def test_faust_serves_nothing(embedded_world: Callable[..., World], tmp_path: Path) -> None:
+    """Faust's own web server, which shows tables, is off: the one port that a worker listens on is ours, behind the token."""
+    token, port = "a token of its own".replace(" ", "-"), free_port()
+    world = embedded_world(web_port=port, web_host="0.0.0.0", web_token=token)
+    worker = Running(world.settings, tmp_path)
+    try:
+        worker.ready()
+        assert listening(worker.process.pid) == {("0.0.0.0", port)}
+        for path in ("metrics", "health", "tables", "tables/profiles-hashing/ann", ""):
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5)
+            assert caught.value.code == 401
+            caught.value.close()
+        asked = urllib.request.Request(f"http://127.0.0.1:{port}/health", headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(asked, timeout=5) as answer:
+            assert answer.status == 200
+        assert worker.stop() == 0
+    finally:
+        worker.process.kill()
+        worker.process.wait()
+
+
+def listening(pid: int) -> set[tuple[str, int]]:
+    """Return (address, port) of all that a process listens on."""
+    held = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    found = set()
+    for name in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and f"socket:[{inode}]" in held:
+                address, _, port = local.partition(":")
+                found.add(("0.0.0.0" if set(address) == {"0"} else address, int(port, 16)))
+    return found
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
