@@ -61,16 +61,18 @@ Place = tuple[str, int, int]
 class Judged:
     """What has to come of the records that lie on the topics.
 
-    bad: place -> a digest of what a dead letter has to hold. gone: of users who are erased, left out or refused as it comes.
+    bad: place -> a digest of what a dead letter has to hold. by_user: events that lists have to cover. gone: of users who are
+    erased again and again, left out or refused as it comes. erased: all users with an erase event, by damage of its id, too.
     """
 
     gone: set[Place] = field(default_factory=set)
+    erased: set[str] = field(default_factory=set)
     bad: dict[Place, bytes] = field(default_factory=dict)
     by_user: Counter[str] = field(default_factory=Counter)
     items: dict[str, list[Place]] = field(default_factory=dict)
     good: int = 0
-    sent_on: Counter[bytes] = field(default_factory=Counter)
-    copies: Counter[bytes] = field(default_factory=Counter)
+    sent_on: Counter[tuple[str, bytes]] = field(default_factory=Counter)
+    copies: Counter[tuple[str, bytes]] = field(default_factory=Counter)
 
 
 def judge(settings: Settings) -> Judged:
@@ -80,6 +82,10 @@ def judge(settings: Settings) -> Judged:
         judge_event(record, judged, settings.partitions)
     for record in _records(settings, topics(settings).items):
         judge_item(record, judged)
+    for user in judged.erased:  # what came before the erasure may have been left out
+        judged.by_user.pop(user, None)
+    for user, digest in [each for each in judged.sent_on if each[0] in judged.erased]:
+        del judged.sent_on[user, digest]
     return judged
 
 
@@ -92,6 +98,8 @@ def judge_event(record: Any, judged: Judged, partitions: int) -> None:
         key, is_bad, is_erasure = event.user_id.encode(), False, event.type == ERASE
     except BadMessage:
         key, is_bad, is_erasure = record.key or b"", True, False
+    if is_erasure:
+        judged.erased.add(key.decode())
     if is_erasure or any(each.startswith(GONE.encode()) for each in (key, record.key or b"")):
         judged.gone.add(_place(record))
     elif is_bad:
@@ -99,11 +107,11 @@ def judge_event(record: Any, judged: Judged, partitions: int) -> None:
     elif record.key == key and record.partition == partition_of(key, partitions):
         judged.good += 1
         judged.by_user[key.decode()] += 1
-        judged.copies[_digest(value)] += is_copy
+        judged.copies[key.decode(), _digest(value)] += is_copy
     elif is_copy or len(value) > SEND_MOST:
         judged.bad[_place(record)] = _digest(value)
     else:
-        judged.sent_on[_digest(value)] += 1
+        judged.sent_on[key.decode(), _digest(value)] += 1
 
 
 def judge_item(record: Any, judged: Judged) -> None:
@@ -168,7 +176,7 @@ def compare(settings: Settings, judged: Judged) -> Found:
     items = {item_id for item_id, places in judged.items.items() if not too_large.issuperset(places)}
     found.check("items_without_vector", sorted(items - published))
     found.figures["sent_on"] = judged.sent_on.total()
-    found.check("not_sent_on", list((judged.sent_on - judged.copies).elements()))
+    found.check("not_sent_on", [user for user, _ in (judged.sent_on - judged.copies).elements()])
     return found
 
 
