@@ -15,7 +15,8 @@ Private names, each with its why; tests/test_batching_private.py checks that eac
     AIOKafkaProducer._txn_manager    its id and epoch, without the rest of a transaction: see streams/fence.py
     Producer._producer         aiokafka's producer: create_batch and send_batch cost 10-15 us a record, Faust's send 161
     Store._db_for_partition, offset_key      the profiles' RocksDB of a partition, and Faust's mark in it
-    Table._new_store, Store.rocksdb_options, partition_path  how that RocksDB is opened, and where it lies: it keeps no old keys
+    Table._new_store, Store.rocksdb_options  how that RocksDB is opened: so that it keeps no old keys
+    Store._dbs, partition_path               which of them are open, and where they lie
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -40,6 +42,7 @@ log = logging.getLogger("headrace.batching")
 
 EXIT_UNACKNOWLEDGED = 70
 FETCH_S = 0.5
+SCRUBBED = "scrubbed"  # file beside RocksDB's own: an offset, see ProfileStore
 NO_MEMBER = OffsetCommitRequest.DEFAULT_GENERATION_ID
 
 
@@ -297,6 +300,7 @@ class ProfileStore:
     def __init__(self, table: Any) -> None:
         self._table = table
         self.changelog = str(table.changelog_topic_name)
+        self._behind: dict[int, int] = {}  # partition -> the erasure up to which its files are to be scrubbed
 
     def get(self, partition: int, user_id: str) -> bytes | None:
         """Return a user's record."""
@@ -315,19 +319,68 @@ class ProfileStore:
         batch.put(store.offset_key, str(changelog_offset).encode())
         store._db_for_partition(partition).write(batch)
 
-    def purge(self, partition: int, user_ids: Collection[str]) -> None:
-        """Take what was deleted or replaced of these users out of every file of a partition: 5 ms where it is small.
+    def purge(self, partition: int, user_ids: Collection[str], through: int) -> None:
+        """Take what was deleted or replaced of users out of every file of a partition: 5 ms, 0.7 s where it has 200 MB.
 
-        A flush ends the write-ahead log, a compaction down to the last level rewrites the tables (for one user, one of each
-        level). RocksDB's own log names the bounds of a compaction in hexadecimal: it is emptied.
+        through: offset of the newest of their erasures.
+        """
+        keys = sorted(user_id.encode() for user_id in user_ids)
+        self._compact(partition, keys[0], keys[-1] + b"\0")
+        if partition not in self._behind:
+            self._note(partition, through)
+
+    def assigned(self, newest: Mapping[int, int]) -> None:
+        """Note which of the open partitions came with files from before an erasure. newest: partition -> its offset.
+
+        Recovery deletes what the changelog says, and leaves it in the files.
+        """
+        here = {partition: newest[partition] for partition in self._table.data._dbs.keys() & newest.keys()}
+        self._behind = {partition: offset for partition, offset in here.items() if self._scrubbed(partition) < offset}
+
+    def scrub(self) -> None:
+        """Take all that was deleted or replaced out of the files of those partitions: seconds a GB."""
+        for partition, through in list(self._behind.items()):
+            if partition in self._table.data._dbs:
+                self._compact(partition, None, None)
+                self._note(partition, through)
+            self._behind.pop(partition, None)
+
+    def drop_copies(self, newest: Mapping[int, int]) -> None:
+        """Delete the files of partitions that are no longer ours and had an erasure since; recovery makes them anew.
+
+        From the event loop only, where partitions are opened, too.
+        """
+        store = self._table.data
+        for partition, offset in newest.items():
+            folder = store.partition_path(partition)
+            if partition not in store._dbs and folder.is_dir() and self._scrubbed(partition) < offset:
+                shutil.rmtree(folder)
+
+    def _scrubbed(self, partition: int) -> int:
+        """Return the offset of the erasure up to which a partition's files hold nothing of erased users."""
+        try:
+            return int((self._table.data.partition_path(partition) / SCRUBBED).read_text())
+        except FileNotFoundError:
+            return -1
+
+    def _note(self, partition: int, through: int) -> None:
+        path = self._table.data.partition_path(partition) / SCRUBBED
+        new = path.with_suffix(".new")
+        new.write_text(str(max(through, self._scrubbed(partition))))
+        new.replace(path)
+
+    def _compact(self, partition: int, first: bytes | None, last: bytes | None) -> None:
+        """Rewrite a partition's files without what is deleted between two keys.
+
+        A flush ends the write-ahead log; a compaction down to the last level rewrites the tables. RocksDB's own log names the
+        bounds of a compaction in hexadecimal: it is emptied.
         """
         store = self._table.data
         db = store._db_for_partition(partition)
-        keys = sorted(user_id.encode() for user_id in user_ids)
         how = rocksdict.CompactOptions()
         how.set_bottommost_level_compaction(rocksdict.BottommostLevelCompaction.force())
         db.flush()
-        db.compact_range(keys[0], keys[-1] + b"\0", how)
+        db.compact_range(first, last, how)
         mark = db.get(store.offset_key)
         if mark is not None:  # one more change, since a new manifest begins with the tables from before the last one
             db.put(store.offset_key, mark)

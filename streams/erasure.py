@@ -41,6 +41,7 @@ class Erasures:
 
     def __init__(self) -> None:
         self._known: dict[str, Erasure] = {}
+        self._newest: dict[int, int] = {}  # partition -> offset of its newest erasure
         self._lock = threading.Lock()
 
     def of(self, user_id: str) -> Erasure | None:
@@ -63,12 +64,17 @@ class Erasures:
         else:
             self._known.pop(key.decode(), None)
 
+    def newest(self) -> dict[int, int]:
+        """Return the offset of the newest erasure of each partition that has any."""
+        return dict(self._newest)
+
     def __len__(self) -> int:
         return len(self._known)
 
     def _add(self, key: str, erasure: Erasure) -> Erasure:
         with self._lock:
             known = self._known.get(key)
+            self._newest[erasure.partition] = max(erasure.offset, self._newest.get(erasure.partition, -1))
             self._known[key] = erasure if known is None else joined(known, erasure)
             return self._known[key]
 

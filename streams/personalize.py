@@ -33,6 +33,7 @@ from streams.signals import parcels
 log = logging.getLogger("headrace.agents")
 
 RESENT = "headrace-resent"  # header of an event that was sent once more under the right key
+SCRUB_S = 2.0
 FATAL = (MemoryError, RecordError)  # no event's fault
 _NO_RECORD: Any = None  # a witness is encoded and folded, and nothing asks for its record
 
@@ -48,8 +49,17 @@ class Store(Protocol):
     def write(self, partition: int, records: Mapping[str, bytes], changelog_offset: int) -> None:
         """Write records (an empty one deletes) and the offset of the last of them in the changelog, all or none."""
 
-    def purge(self, partition: int, user_ids: Collection[str]) -> None:
-        """Take what was deleted or replaced of these users out of every file."""
+    def purge(self, partition: int, user_ids: Collection[str], through: int) -> None:
+        """Take what was deleted or replaced of these users out of every file. through: offset of their newest erasure."""
+
+    def assigned(self, newest: Mapping[int, int]) -> None:
+        """Note which partitions came with files from before an erasure. newest: partition -> its offset."""
+
+    def scrub(self) -> None:
+        """Take what was deleted out of the files of those partitions."""
+
+    def drop_copies(self, newest: Mapping[int, int]) -> None:
+        """Delete the files of partitions that are no longer ours and had an erasure since."""
 
 
 class Screened(NamedTuple):
@@ -112,6 +122,7 @@ class Personalize:
         self._overlay = Overlay()
         self._session = 0
         self._ticket = 0
+        self._is_assigned = False  # once it was
         self._witness: Sourced | None = None
         self._applying = ThreadPoolExecutor(1, "apply")
         self._writing = ThreadPoolExecutor(1, "write")
@@ -119,9 +130,16 @@ class Personalize:
     async def ready(self) -> None:
         """Wait until the items that were there at the start are in the index, and all erasures known."""
         await self._ready()
+        self.store.assigned(self.erasures.newest())
+        self._is_assigned = True
 
     async def beside(self) -> None:
-        """Nothing runs beside."""
+        """Clear erased users out of files that this worker did not clear when they were erased."""
+        while True:
+            await asyncio.sleep(SCRUB_S)
+            if self._is_assigned:
+                self.store.drop_copies(self.erasures.newest())
+                await asyncio.to_thread(self.store.scrub)
 
     async def prepare(self, batch: Batch) -> Read:
         """Decode, and encode in the encode thread."""
@@ -181,7 +199,8 @@ class Personalize:
             await loop.run_in_executor(self._writing, self.store.write, partition, records, end)
             self._overlay.drop(sent.ticket, records)
         for partition, users in _erased_by_partition(sent.stepped).items():  # in a replay too: a crash may have come before it
-            await loop.run_in_executor(self._writing, self.store.purge, partition, users)
+            through = max(sent.stepped.erased[user].offset for user in users)
+            await loop.run_in_executor(self._writing, self.store.purge, partition, users, through)
         self.desk.metrics.stage.labels("finish").observe(time.perf_counter() - began)
 
     def _screen_and_read(self, records: Sequence[Record]) -> tuple[Screened, Readings | None]:

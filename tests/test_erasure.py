@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import time
 from collections import defaultdict
@@ -17,6 +18,7 @@ import flows
 import msgspec
 import pytest
 from counting import CountingPersonalizer, unpacked
+from faust.types import TP
 from flows import World, eventually, users
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +28,7 @@ from planted import NOW
 from ranking.profile import Profile
 from streams import reading
 from streams.__main__ import main
-from streams.batching import Outgoing, ProfileStore, forgetful
+from streams.batching import SCRUBBED, Outgoing, ProfileStore, forgetful
 from streams.desk import Desk
 from streams.erasure import Erasures, covers, is_letter_of, joined, key_of
 from streams.kafka import Topic, create_topics, open_admin, partition_of, topics
@@ -176,7 +178,7 @@ class Worker:
             else:
                 self.files.pop(user_id, None)
 
-    def purge(self, partition: int, user_ids: Sequence[str]) -> None:
+    def purge(self, partition: int, user_ids: Sequence[str], through: int) -> None:
         self.purged += user_ids
 
     async def send(self, records: Sequence[Outgoing]) -> list[Any]:
@@ -344,26 +346,59 @@ def traces(folder: Path, *words: bytes) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("others", [0, 300])
-def test_no_file_keeps_what_was_purged(tmp_path: Path, others: int) -> None:
-    """Key and record are in tables, write-ahead log and manifest before, and in no file after; other users' records stay."""
+@pytest.fixture
+def table(tmp_path: Path) -> Iterator[Any]:
+    """A table of one partition, as the worker makes it."""
     app = faust.App("purged", store="rocksdb://", datadir=tmp_path, broker="kafka://127.0.0.1:1", web_enabled=False)
     app._create_directories()
     options = {"driver": "rocksdict", "write_buffer_size": 4 << 20}
     table = forgetful(app.Table("profiles", key_type=bytes, value_type=bytes, partitions=1, options=options))
+    yield table
+    table.data._dbs.clear()
+
+
+@pytest.mark.parametrize("others", [0, 300])
+def test_no_file_keeps_what_was_purged(table: Any, tmp_path: Path, others: int) -> None:
+    """Key and record are in tables, write-ahead log and manifest before, and in no file after; other users' records stay."""
     store = ProfileStore(table)
     records = {f"{first}{number}": b"x" * 900 for first in "az" for number in range(others)} | {"mia-canary": b"SECRET" * 99}
     for _ in range(2):
         store.write(0, records, 1)
-        store.purge(0, ["nobody"])  # into a table, and its keys into the manifest
+        store.purge(0, ["nobody"], 0)  # into a table, and its keys into the manifest
     store.write(0, records, 2)
     assert len(traces(tmp_path, b"mia-canary", b"SECRET")) >= 2
     store.write(0, {"mia-canary": b""}, 3)
-    store.purge(0, ["mia-canary"])
+    store.purge(0, ["mia-canary"], 1)
     assert traces(tmp_path, b"mia-canary", b"SECRET") == []
     assert store.get(0, "mia-canary") is None
     assert all(store.get(0, user) == record for user, record in records.items() if user != "mia-canary")
+
+
+def test_files_from_before_an_erasure_are_cleared(table: Any, tmp_path: Path) -> None:
+    """Those of a partition that came back are scrubbed once; those of one that went away are deleted."""
+    store = ProfileStore(table)
+    store.write(0, {"mia-canary": b"SECRET", "ada": b"record"}, 1)
+    message = SimpleNamespace(tp=TP("changelog", 0), offset=2, partition=0, key=b"mia-canary", value=None)
+    table.data.apply_changelog_batch([SimpleNamespace(message=message)], to_key=bytes, to_value=bytes)  # recovery
+    assert traces(tmp_path, b"mia-canary", b"SECRET")
+    store.scrub()
+    assert traces(tmp_path, b"mia-canary", b"SECRET")
+    store.assigned({0: 7, 5: 7})
+    store.purge(0, ["bob"], 9)  # an erasure that comes before the scrub must not make it seem done
+    store.drop_copies({0: 7})
+    store.assigned({0: 7})
+    store.scrub()
+    assert traces(tmp_path, b"mia-canary", b"SECRET") == []
+    assert store.get(0, "ada") == b"record"
+    folder = table.data.partition_path(0)
+    assert (folder / SCRUBBED).read_text() == "7"
+    store.purge(0, ["cid"], 9)
     table.data._dbs.clear()
+    gc.collect()
+    store.drop_copies({0: 9})
+    assert folder.is_dir()
+    store.drop_copies({0: 10})
+    assert not folder.exists()
 
 
 class RealWorker(flows.Worker):
