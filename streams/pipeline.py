@@ -23,7 +23,7 @@ HIGH_RECORDS = 40_000  # a paused partition waits up to 1.5 s for the next fetch
 HIGH_BYTES = 64 << 20  # and events of 1 MB must not fill the memory
 BACKLOG_FACTOR = 4  # this many full batches waiting are a backlog: larger batches share more lists and fewer waits
 USERS, ITEMS = 0, 1  # priorities in the encode thread
-REST = 1.0
+REST = 2.0
 
 T = TypeVar("T")
 R = TypeVar("R")
