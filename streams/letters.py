@@ -30,6 +30,7 @@ from rich.text import Text
 from streams.kafka import Topic, check_topics, open_producer, topics
 from streams.messages import BadMessage, DeadLetter, decode_event, decode_item
 from streams.reading import records
+from streams.rights import WRITE, check_right
 from streams.settings import Settings
 
 SHOWN = 60  # characters of a value in the table
@@ -164,10 +165,13 @@ def retry(settings: Settings, wanted: Mapping[str, bytes | None] | None) -> Iter
 
     wanted: place -> the repaired message, or None for the message as it was; None in place of the mapping is every letter.
     Each message passes the check that a worker would make; one that does not is yielded with the reason, and nothing of it
-    is sent. Raises TopicError, BrokerUnreachable.
+    is sent. Raises TopicError, RightsError, BrokerUnreachable.
     """
     names = topics(settings)
-    check_topics(settings, [names.events, names.items, names.dead_letters])
+    written = [names.events, names.items, names.dead_letters]
+    check_topics(settings, written)
+    for topic in written:
+        check_right(settings, WRITE, topic.name)
     missing = dict.fromkeys(wanted or ())
     newest_items = cache(lambda: _newest_items(settings))  # read when the first item comes
     with open_producer(settings, linger_ms=5) as producer:
