@@ -33,7 +33,8 @@ from ranking.index import ItemIndex
 from ranking.profile import interests_of, unpack
 from streams import catalogue, messages
 from streams.catalogue import Catalogue
-from streams.kafka import partition_of
+from streams.desk import Desk
+from streams.kafka import Topics, partition_of, topics
 from streams.messages import (
     BadMessage,
     DeadLetter,
@@ -45,8 +46,11 @@ from streams.messages import (
     decode_item,
     encode,
 )
+from streams.metrics import Metrics
 from streams.personalizer import Personalizer, Sourced, build
+from streams.pipeline import Batch, EncodeThread
 from streams.settings import load
+from streams.vectorize import CatalogueStep
 from streams.words import read
 
 DIM = 32
@@ -282,3 +286,44 @@ def test_a_worker_survives_a_flood_of_damaged_messages(tmp_path: Path) -> None:
     assert said["letters"] >= said["bad"]
     assert said["lists"] > 0 < said["sent_on"]
     assert not (tmp_path / "run" / "broker").exists()
+
+
+async def test_poison_items_are_isolated() -> None:
+    """Items that make the encoder raise become dead letters with its words; those around them get their vectors, in order."""
+    names, thread = topics(load()), EncodeThread()
+    index = ItemIndex(DIM, ENCODER.id)
+    step = CatalogueStep(_desk(names), Catalogue(_Choking(DIM)), index, thread, _at_once, names.items.partitions)  # type: ignore[arg-type]
+    titles = ["tea", "poison", "jazz", "pot", "poison", "milk", "poison"]
+    records = [
+        SimpleNamespace(topic="items", partition=0, offset=n, timestamp=NOW * 1_000, key=b"k", value=_item(n, title))
+        for n, title in enumerate(titles)
+    ]
+    try:
+        sent = await step.prepare(Batch(1, records))  # type: ignore[arg-type]
+    finally:
+        thread.stop()
+    vectors = [msgspec.json.decode(one.value or b"", type=ItemVector).title for one in sent if one.topic != "dead-letters"]
+    letters = [msgspec.json.decode(one.value or b"", type=DeadLetter) for one in sent if one.topic == "dead-letters"]
+    assert vectors == ["tea", "jazz", "pot", "milk"]
+    assert [(one.offset, one.reason) for one in letters] == [
+        (n, "cannot be encoded: ValueError: choked") for n, title in enumerate(titles) if title == "poison"
+    ]
+
+
+class _Choking(HashingEncoder):
+    def encode(self, texts: Sequence[str]) -> Any:
+        if any("poison" in text for text in texts):
+            raise ValueError("choked")
+        return super().encode(texts)
+
+
+def _item(number: int, title: str) -> bytes:
+    return encode(Item(item_id=f"i{number}", title=title))
+
+
+def _desk(names: Topics) -> Desk:
+    return Desk(SimpleNamespace(), names, Metrics())  # type: ignore[arg-type]
+
+
+async def _at_once() -> None:
+    """Be ready."""
