@@ -338,7 +338,7 @@ class Personalize:
             if self._witness is not None and self._witness.event.user_id in stepped.erased:
                 self._witness = None
             self.desk.metrics.events.labels(ERASE).inc(len(stepped.erased))
-            log.info("%d users erased", len(stepped.erased))
+            log.info("users erased: %d", len(stepped.erased))
         metrics, now = self.desk.metrics, time.time()
         metrics.lists.inc(stepped.lists)
         metrics.replayed.inc(stepped.folded.replayed)

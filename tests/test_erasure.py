@@ -26,12 +26,12 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from planted import NOW
 
 from ranking.profile import Profile
-from streams import reading
+from streams import forget, history, reading
 from streams.__main__ import main
 from streams.batching import SCRUBBED, Outgoing, ProfileStore, forgetful
 from streams.desk import Desk
 from streams.erasure import Erasures, covers, is_letter_of, joined, key_of
-from streams.kafka import Topic, create_topics, open_admin, partition_of, topics
+from streams.kafka import Topic, TopicError, check_topics, create_topics, open_admin, partition_of, topics
 from streams.messages import BadMessage, DeadLetter, Erasure, decode_event, encode
 from streams.metrics import Metrics
 from streams.personalize import Personalize
@@ -399,6 +399,50 @@ def test_files_from_before_an_erasure_are_cleared(table: Any, tmp_path: Path) ->
     assert folder.is_dir()
     store.drop_copies({0: 10})
     assert not folder.exists()
+
+
+@pytest.mark.embedded
+def test_an_import_leaves_erased_users_out(embedded_world: Callable[..., World], tmp_path: Path) -> None:
+    """Events of an erased user in a history are counted and nothing else; an erase event is none of history."""
+    world = embedded_world()
+    world.send_raw(world.topics.erasures, key_of("ann").encode(), encode(Erasure(at=NOW, partition=0, offset=3)))
+    world.flush()
+    path = tmp_path / "history.jsonl"
+    rows = [{"user_id": user, "type": "search", "text": "tea", "at": NOW + 9} for user in ("ann", "bob", "ann")]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    done = history.run(
+        world.settings,
+        CountingPersonalizer(),
+        history.read(path, NOW + 99, columns={}),
+        merge=False,  # type: ignore[arg-type]
+    )
+    assert done == (1, 0, 1, 2)
+    assert list(kept(world, world.topics.profiles)) == [b"bob"]
+    path.write_text(json.dumps({"user_id": "bob", "type": "erase", "at": NOW}))
+    with pytest.raises(BadMessage, match="headrace erase"):
+        history.read(path, NOW + 99, columns={})
+
+
+@pytest.mark.embedded
+def test_a_wait_without_a_worker_says_so(embedded_world: Callable[..., World]) -> None:
+    """It goes on waiting, and tells that nobody is there."""
+    world = embedded_world()
+    place = forget.request(world.settings, "ann")
+    assert place == (world.topics.events.name, partition_of(b"ann", 2), 0)
+    assert next(forget.wait(world.settings, place)) is False
+
+
+@pytest.mark.embedded
+def test_a_topic_that_keeps_what_is_erased_is_refused(embedded_world: Callable[..., World]) -> None:
+    """Dead letters of an earlier version's topic would stay: the error has the command that changes it."""
+    old = embedded_world().settings.model_copy(update={"topic_prefix": "old."})
+    letters = topics(old).dead_letters
+    with open_admin(old) as admin:
+        admin.create_topics({letters.name: {"num_partitions": 1, "configs": {"cleanup.policy": "delete"}}})
+    with pytest.raises(
+        TopicError, match=r"dead-letters has cleanup.policy=delete.*--add-config cleanup.policy=\[compact,delete\]"
+    ):
+        check_topics(old, [letters])
 
 
 class RealWorker(flows.Worker):
