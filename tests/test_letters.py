@@ -14,13 +14,15 @@ import pytest
 from flows import World, eventually
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from streams.__main__ import main
 from streams.desk import RAW_MOST, Desk, Refused
-from streams.kafka import partition_of
-from streams.letters import Letter, LettersError, beginning, line, repaired
+from streams.kafka import partition_of, topics
+from streams.letters import Checked, Letter, LettersError, _send, beginning, line, repaired
 from streams.messages import DeadLetter, encode
 from streams.metrics import Metrics
+from streams.settings import load
 
 NOW = 1_790_000_000.0
 Make = Callable[..., World]
@@ -262,3 +264,38 @@ def test_standard_input_holds_letters_too(monkeypatch: pytest.MonkeyPatch) -> No
     lines = io.BytesIO(b'{"place": "events[0]@1", "value": "x"}\n\n{"value": {"a": 1}, "place": "items[0]@2"}')
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(lines))
     assert list(repaired(Path("-"))) == [("events[0]@1", b"x"), ("items[0]@2", b'{"a": 1}')]
+
+
+def test_what_the_broker_does_not_take_is_told() -> None:
+    """A message that is not taken leaves its letter as it is; one whose letter cannot be settled was sent, and says so."""
+    sent: list[tuple[str, bytes, bytes | None]] = []
+
+    class Future:
+        def __init__(self, error: KafkaError | None) -> None:
+            self.error = error
+
+        def get(self, timeout: float) -> SimpleNamespace:
+            if self.error:
+                raise self.error
+            return SimpleNamespace(topic="events", partition=1, offset=9)
+
+    def send(topic: str, key: bytes, value: bytes | None) -> Future:
+        sent.append((topic, key, value))
+        is_refused = value == b"refused" or key == b"events[0]@2"
+        return Future(KafkaTimeoutError("no leader") if is_refused else None)
+
+    given = load()
+    values = {"events[0]@1": b"taken", "events[0]@2": b"not settled", "events[0]@3": b"refused"}
+    checked = [
+        Checked(Letter(place, NOW, letter(value)), topics(given).events, "ann", value) for place, value in values.items()
+    ]
+    outcomes = {outcome.place: outcome for outcome in _send(given, SimpleNamespace(send=send), checked)}
+    assert outcomes["events[0]@1"] == ("events[0]@1", "events[1]@9", "")
+    assert outcomes["events[0]@2"].sent == "events[1]@9"
+    assert "its letter stays open" in outcomes["events[0]@2"].reason
+    assert outcomes["events[0]@3"].sent == ""
+    assert "the broker did not take it, try again (" in outcomes["events[0]@3"].reason
+    assert [each for each in sent if each[2] is None] == [
+        ("dead-letters", b"events[0]@1", None),
+        ("dead-letters", b"events[0]@2", None),
+    ]
