@@ -78,6 +78,7 @@ COMMANDS = [
     "worker",
     "produce",
     "import",
+    "erase",
     "watch",
     "list",
     "profile",
