@@ -14,7 +14,7 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -397,13 +397,18 @@ def live_members(settings: Settings) -> list[str]:
 
 def describe_group(settings: Settings) -> dict[str, Any]:
     """Return the consumer group as the admin client describes it. Raises BrokerUnreachable, RightsError."""
+    described: dict[str, Any] = ask_coordinator(settings, lambda admin: admin.describe_groups([settings.app_id]))
+    return described[settings.app_id]  # type: ignore[no-any-return]
+
+
+def ask_coordinator(settings: Settings, ask: Callable[[KafkaAdminClient], Any]) -> Any:
+    """Return what a coordinator of groups or transactions answers. Raises BrokerUnreachable, RightsError."""
     deadline = time.monotonic() + settings.connect_timeout_s
     with open_admin(settings) as admin:
         while True:
             try:
-                described: dict[str, Any] = admin.describe_groups([settings.app_id])[settings.app_id]
-                return described
-            except CoordinatorNotAvailableError as error:  # a new Kafka makes its offsets topic when first asked: 1-2 s
+                return ask(admin)
+            except CoordinatorNotAvailableError as error:  # a new Kafka makes the topic when first asked: 1-2 s
                 if time.monotonic() > deadline:
                     raise _unreachable(settings, error) from error
             time.sleep(0.1)

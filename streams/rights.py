@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from streams.kafka import NOT_ALLOWED, RightsError, describe_group, may, open_admin, topics
+from kafka.errors import TransactionalIdNotFoundError
+
+from streams.kafka import NOT_ALLOWED, RightsError, ask_coordinator, describe_group, may, open_admin, topics
 from streams.settings import Settings
 
 READ, WRITE, DESCRIBE_CONFIGS = "READ", "WRITE", "DESCRIBE_CONFIGS"
@@ -17,7 +19,7 @@ Rights = Mapping[str, Iterable[str]]  # topic -> what to do with it
 
 
 def worker_rights(settings: Settings) -> Rights:
-    """Return what a worker does with each topic. It also reads its group, which has the name of the app."""
+    """Return what a worker does with each topic. It also reads its group, and writes by the names of `fence_prefix`."""
     named = topics(settings)
     only_read, only_written = (named.items.name,), (named.recommendations.name, named.dead_letters.name)
     return {
@@ -30,6 +32,11 @@ def worker_rights(settings: Settings) -> Rights:
     }
 
 
+def fence_prefix(settings: Settings) -> str:
+    """Return what the transactional ids begin with that keep earlier owners of a partition out (`streams.fence`)."""
+    return f"{topics(settings).profiles.name}-"
+
+
 def check_worker_rights(settings: Settings) -> None:
     """Raise RightsError, which names them all, when the user lacks rights that a worker needs.
 
@@ -40,6 +47,8 @@ def check_worker_rights(settings: Settings) -> None:
     lacking = _lacking(settings, worker_rights(settings))
     if not _may_join(settings):
         lacking.append(f"Read group {settings.app_id}")
+    if not _may_fence(settings):
+        lacking.append(f"Write transactional-id {fence_prefix(settings)} (prefixed)")
     _refuse(settings, lacking)
 
 
@@ -66,6 +75,16 @@ def _may_join(settings: Settings) -> bool:
         return may(describe_group(settings), READ)
     except RightsError:
         return False
+
+
+def _may_fence(settings: Settings) -> bool:
+    try:
+        ask_coordinator(settings, lambda admin: admin.describe_transactions([f"{fence_prefix(settings)}0"]))
+    except TransactionalIdNotFoundError:  # nobody used it yet
+        return True
+    except RightsError:
+        return False
+    return True
 
 
 def _refuse(settings: Settings, lacking: list[str]) -> None:

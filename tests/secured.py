@@ -74,7 +74,13 @@ class Secured(NamedTuple):
         """Return (user, operation, resource) of all that was done by right so far, as Kafka's authorizer tells it."""
         said = (self.folder / "log").read_text(errors="replace")
         found = re.findall(r"Principal = User:(\w+) is Allowed operation = (\w+) .*? on resource = (\w+):LITERAL:(\S+)", said)
-        return {(user, operation, f"{kind.lower()} {name}") for user, operation, kind, name in found}
+        kinds = {"Topic": "topic", "Group": "group", "TransactionalId": "transactional-id"}
+        used = ((user, operation, kinds[kind], name) for user, operation, kind, name in found if kind in kinds)
+        # Of the transactional ids, one for each partition, the part that all share is granted.
+        return {
+            (user, operation, f"{kind} {re.sub(r'[0-9]+$', '', name) if kind == 'transactional-id' else name}")
+            for user, operation, kind, name in used
+        }
 
 
 def commands(part: str) -> str:
@@ -139,6 +145,9 @@ def _server(secured: Secured, controller: str) -> dict[str, str]:
         "log.dirs": str(secured.folder / "data"),
         "offsets.topic.replication.factor": "1",
         "offsets.topic.num.partitions": "1",
+        "transaction.state.log.replication.factor": "1",
+        "transaction.state.log.min.isr": "1",
+        "transaction.state.log.num.partitions": "1",
         "group.initial.rebalance.delay.ms": "0",
     }
 

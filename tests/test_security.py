@@ -15,6 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,8 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 from flows import World, eventually
-from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
+from kafka import TopicPartition
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, ACLResourcePatternType, ResourcePattern, ResourceType
 from pydantic import SecretStr
 from secured import ROOT, USERS, Secured, commands, start_secured
 
@@ -34,6 +36,7 @@ from streams.kafka import (
     create_topics,
     faust_connection,
     open_admin,
+    open_consumer,
     open_producer,
     partition_of,
     topics,
@@ -41,7 +44,7 @@ from streams.kafka import (
 )
 from streams.messages import RecommendationList, RecommendedItem, encode
 from streams.reading import records
-from streams.rights import SHOWN, check_worker_rights, worker_rights
+from streams.rights import SHOWN, check_worker_rights, fence_prefix, worker_rights
 from streams.settings import PREFIX, Settings, encoder_slug, load
 from streams.worker import Discreet
 
@@ -235,7 +238,7 @@ def granted() -> set[Right]:
         for line in text.replace("$ENCODER", "hashing").splitlines()
         for user in re.findall(r"--allow-principal User:(\w+)", line)
         for operation in re.findall(r"--operation (\w+)", line)
-        for kind, name in re.findall(r"--(topic|group) (\S+)", line)
+        for kind, name in re.findall(r"--(topic|group|transactional-id) (\S+)", line)
     }
 
 
@@ -243,11 +246,8 @@ def test_the_commands_say_what_the_code_says() -> None:
     """The page grants the worker what a worker is checked for, the producer events and items, the reader lists."""
     settings = load(encoder="hashing")
     wanted = {("worker", each, f"topic {topic}") for topic, some in worker_rights(settings).items() for each in some}
-    wanted |= {
-        ("worker", "READ", "group headrace"),
-        ("producer", "WRITE", "topic events"),
-        ("producer", "WRITE", "topic items"),
-    }
+    wanted |= {("worker", "READ", "group headrace"), ("worker", "WRITE", f"transactional-id {fence_prefix(settings)}")}
+    wanted |= {("producer", "WRITE", "topic events"), ("producer", "WRITE", "topic items")}
     assert granted() == wanted | {("reader", "READ", "topic recommendations")}
 
 
@@ -280,7 +280,8 @@ def without(secured: Secured, right: Right) -> Iterator[None]:
     """Take a right away for the block."""
     user, operation, resource = right
     kind, _, name = resource.partition(" ")
-    pattern = ResourcePattern(ResourceType[kind.upper()], name)
+    how = ACLResourcePatternType.PREFIXED if kind == "transactional-id" else ACLResourcePatternType.LITERAL
+    pattern = ResourcePattern(ResourceType[kind.upper().replace("-", "_")], name, how)
     acl = ACL(f"User:{user}", "*", ACLOperation[operation], ACLPermissionType.ALLOW, pattern)
     with open_admin(secured.settings("admin")) as admin:
         admin.delete_acls([acl])
@@ -311,7 +312,7 @@ def test_each_right_that_a_worker_lacks_is_named(secured: Secured, right: Right)
     """
     settings = secured.settings("worker")
     others = granted() - {right}
-    lacking = [f"{SHOWN[right[1]]} {right[2]}"]
+    lacking = [f"{SHOWN[right[1]]} {right[2]}{' (prefixed)' if right[2].startswith('transactional-id') else ''}"]
     if not {("worker", "READ", right[2]), ("worker", "WRITE", right[2])} & others:
         lacking += [f"{SHOWN[each]} {resource}" for user, each, resource in others if (user, resource) == (right[0], right[2])]
     with without(secured, right):
@@ -341,6 +342,40 @@ def test_a_worker_that_may_not_ends_with_2(secured: Secured, start: Callable[...
         assert f"ERROR headrace.worker {'no Kafka' if refused is wrong else reason[:9]}" in line
         assert reason in line
     assert not list(tmp_path.glob("state*"))
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    "right", [("worker", "WRITE", "topic recommendations"), ("worker", "READ", "topic events")], ids="-".join
+)
+def test_a_right_that_is_taken_away_ends_the_worker(secured: Secured, start: Callable[..., Running], right: Right) -> None:
+    """A worker that loses a right while it runs ends, and with the right it goes on where it stopped."""
+    user = f"u{uuid.uuid4().hex}"
+    settings = secured.settings("worker", session_timeout_s=6.0)
+    worker = start(settings).ready()
+    with without(secured, right):
+        deadline = time.monotonic() + 30
+        while worker.process.poll() is None and time.monotonic() < deadline:
+            headrace(secured.settings("producer"), "produce", "--user", user, "--type", "wish", "--text", "jazz")
+        assert worker.process.poll() not in (None, 0), worker.said()
+    start(settings).ready()
+    eventually(lambda: headrace(secured.settings("reader"), "list", user, "--json").returncode, lambda code: code == 0)
+
+
+@pytest.mark.kafka
+def test_no_client_fails_without_a_word(secured: Secured) -> None:
+    """What Kafka refuses to a client that was not checked before is told in the same words."""
+    said = refusal(lambda: poll_once(secured, "events"))
+    assert said.startswith("user producer may not do this on Kafka (")
+    assert "events" in said
+    assert said.endswith(f": {GRANTS}")
+
+
+def poll_once(secured: Secured, topic: str) -> None:
+    """Read a topic as the producer, unchecked."""
+    with open_consumer(secured.settings("producer")) as consumer:
+        consumer.assign([TopicPartition(topic, 0)])
+        consumer.poll(timeout_ms=5_000)
 
 
 @pytest.mark.kafka
