@@ -46,7 +46,7 @@ class Erasures:
 
     def of(self, user_id: str) -> Erasure | None:
         """Return a user's erasure."""
-        return self._known.get(key_of(user_id)) if self._known else None  # 1 us a user, from the first erasure on
+        return self._known.get(key_of(user_id)) if self._known else None  # 3 us a user, from the first erasure on
 
     def covers(self, user_id: str, at: float, partition: int, offset: int) -> bool:
         """Tell whether an event lies before an erasure of its user."""

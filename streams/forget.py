@@ -35,7 +35,8 @@ class Place(NamedTuple):
 
 def request(settings: Settings, user_id: str) -> Place:
     """Send a user's erase event and return its place. Raises BadMessage, TopicError, BrokerUnreachable."""
-    check_topics(settings)  # a topic that is not compacted would keep what is erased
+    names = topics(settings)
+    check_topics(settings, [names.events, names.dead_letters])  # one that is not compacted would keep what is erased
     ((_, sent),) = send_events(settings, [Row(0, {"user_id": user_id, "type": ERASE}, 1.0)])
     found = sent.get(timeout=settings.connect_timeout_s)
     return Place(found.topic, found.partition, found.offset)
