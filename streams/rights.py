@@ -1,6 +1,6 @@
 """What a worker, and who sends or reads, must be allowed to do on Kafka, asked of the broker before anything is touched.
 
-Does not grant anything: docs/security.md has the commands. A right that Kafka takes away later ends the process that uses it.
+Does not grant anything: docs/security.md has the commands. A right that is taken away later ends the worker that uses it.
 """
 
 from __future__ import annotations

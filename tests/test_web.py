@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
 
-from streams.settings import SettingsError, load
+from streams.settings import PREFIX, SettingsError, load
 from streams.web import WebServer
 
 TOKEN = "canary-token-0123456789"
@@ -106,3 +109,19 @@ def test_a_token_must_be_hard_to_guess_and_fit_a_header(token: object) -> None:
         load(web_token=token)
     assert str(caught.value).startswith("HEADRACE_WEB_TOKEN is the value given: ")
     assert str(token) not in str(caught.value)
+
+
+def test_a_worker_that_would_be_open_to_all_does_not_start() -> None:
+    """`headrace worker` on a network without a token is one line and exit code 2, before it looks for a broker."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    done = subprocess.run(
+        [sys.executable, "-m", "streams", "worker"],
+        env={**own, "HEADRACE_WEB_HOST": "0.0.0.0", "HEADRACE_WEB_PORT": "9100"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("headrace: HEADRACE_WEB_HOST is 0.0.0.0, which others can reach: set HEADRACE_WEB_TOKEN")
+    assert done.stderr.count("\n") == 1
