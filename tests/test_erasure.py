@@ -9,6 +9,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -596,3 +597,26 @@ def test_who_comes_back_is_new(life: Life) -> None:
     settled(world)
     assert kept(world, topics(again).profiles)[CANARY.encode()] == before
     assert traces(again.state_dir, TEXT.encode(), LATE.encode()) == []
+
+
+@pytest.mark.kafka
+def test_a_worker_that_gave_a_partition_away_keeps_no_copy(kafka_world: Callable[..., World]) -> None:
+    """Its files of that partition, from before an erasure that another worker made, are deleted while it runs."""
+    world = kafka_world()
+    people = list({partition_of(user.encode(), 2): user for user in (f"canary-{n}" for n in range(20))}.values())
+    traced = [user.encode() for user in people]
+    world.workers.append(RealWorker(world.settings, world.folder).ready())
+    world.send([world.event(user) for user in people])
+    eventually(lambda: kept(world, world.topics.profiles).keys(), lambda keys: keys >= set(traced))
+    other = world.settings.model_copy(update={"state_dir": world.folder / "second", "instance_id": "second"})
+    world.workers.append(RealWorker(other, world.folder).ready())
+    assert "with 1 partitions" in world.workers[1].said()
+    settled(world)
+    folders = (world.settings.state_dir, other.state_dir)
+    assert all(traces(folders[0], user) for user in traced)
+    for place in [forget.request(world.settings, user) for user in people]:
+        eventually(lambda place=place: list(islice(forget.wait(world.settings, place), 1)), lambda looks: not looks)  # type: ignore[misc]
+    eventually(lambda: [traces(folder, *traced) for folder in folders], lambda found: found == [[], []])
+    settled(world)
+    assert [worker.stop() for worker in world.workers] == [0, 0]
+    assert [traces(folder, *traced) for folder in folders] == [[], []]
