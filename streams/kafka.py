@@ -22,7 +22,13 @@ from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import AuthorizationError, CoordinatorNotAvailableError, KafkaError
+from kafka.errors import (
+    AuthorizationError,
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    KafkaError,
+    NotCoordinatorError,
+)
 from kafka.partitioner.default import murmur2
 
 from streams.settings import Settings, encoder_slug
@@ -33,6 +39,7 @@ _ERASED_SOON = {"max.compaction.lag.ms": str(DAY_MS)}
 ALREADY_EXISTS = 36  # Kafka's error code: another process created the topic first
 NOT_ALLOWED = 29  # Kafka's error code: the user may not do this with the topic, or not know whether it is there
 PROBE_S = 5.0
+NO_COORDINATOR = (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError)  # not yet
 
 
 class BrokerUnreachable(ConnectionError):  # noqa: N818  reads as what happened
@@ -408,7 +415,7 @@ def ask_coordinator(settings: Settings, ask: Callable[[KafkaAdminClient], Any]) 
         while True:
             try:
                 return ask(admin)
-            except CoordinatorNotAvailableError as error:  # a new Kafka makes the topic when first asked: 1-2 s
+            except NO_COORDINATOR as error:  # a new Kafka makes the topic when first asked: 1-2 s
                 if time.monotonic() > deadline:
                     raise _unreachable(settings, error) from error
             time.sleep(0.1)
