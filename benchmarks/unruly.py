@@ -41,12 +41,12 @@ def build(encoder: Any, *more: Any) -> personalizer.Personalizer:
 
 
 def acknowledge_early() -> None:
-    """Acknowledge a batch half a second before it is sent."""
+    """Acknowledge a batch two seconds before it is sent."""
     send = personalize.Personalize.send
 
     async def early(self: Any, batch: Any, applied: Any) -> Any:
         self.desk.outbox._app.consumer.acknowledge(self.desk.topics.events.name, batch.ends())
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(2.0)
         return await send(self, batch, applied)
 
     personalize.Personalize.send = early  # type: ignore[method-assign]
