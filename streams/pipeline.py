@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import logging
 import threading
 import time
 from collections import deque
@@ -18,6 +19,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+log = logging.getLogger("headrace.pipeline")
 
 HIGH_RECORDS = 40_000  # a paused partition waits up to 1.5 s for the next fetch: half of this keeps the fastest agent busy
 HIGH_BYTES = 64 << 20  # and events of 1 MB must not fill the memory
@@ -425,10 +428,9 @@ class Pipeline(Generic[Prepared, Applied, Sent]):
             return False
         try:
             sent = await self.step.send(batch, applied)
-        except Exception:
-            if self._alive(batch.session):
-                raise
-            return False  # the partitions went to another owner, who keeps us out
+        except Exception as error:
+            self._kept_out(batch, error)
+            return False
         await self._sent.put((batch, sent))
         return True
 
@@ -442,8 +444,13 @@ class Pipeline(Generic[Prepared, Applied, Sent]):
     async def _finish_one(self, batch: Batch, sent: Sent) -> bool:
         try:
             await self.step.finish(batch, sent)
-        except Exception:
-            if self._alive(batch.session):
-                raise
+        except Exception as error:
+            self._kept_out(batch, error)
             return False
         return True
+
+    def _kept_out(self, batch: Batch, error: Exception) -> None:
+        """Raise the error of a living session; log that of one that ended: its partitions' new owner refuses our sends."""
+        if self._alive(batch.session):
+            raise error
+        log.info("%d records of %s are left to the partitions' new owner: %r", len(batch.records), self.inlet.topic, error)
