@@ -75,23 +75,34 @@ class StateFolder:
             )
 
     def open(self) -> None:
-        """Make it ours. Raises StateError when another process has it."""
-        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.path.chmod(0o700)
-        self._lock = (self.path / "lock").open("w")
+        """Make it ours. Raises StateError when another process has it, or it cannot be written."""
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path.chmod(0o700)
+            self._lock = (self.path / "lock").open("w")
+            self._take()
+            _write_json(self.path / "owner.json", self._owner)
+        except OSError as error:
+            self.close()
+            raise StateError(
+                f"state folder {self.path} cannot be written ({error.strerror}): make room, or name another with "
+                "HEADRACE_STATE_DIR; nothing is lost"
+            ) from None
+
+    def _take(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[arg-type]  # open() has just opened it
+        except BlockingIOError:
+            self.close()
             raise StateError(
                 f"state folder {self.path} is in use by another worker: give each its own with HEADRACE_STATE_DIR"
             ) from None
-        _write_json(self.path / "owner.json", self._owner)
 
     def close(self) -> None:
         """Give it up."""
         if self._lock is not None:
             self._lock.close()
+            self._lock = None
 
     def restore(self, into: Signals, bounds: Mapping[tuple[str, int], tuple[int, int]]) -> Snapshot:
         """Return the newest snapshot's index, its signals read `into`; an empty one when it cannot be read on from.

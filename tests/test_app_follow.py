@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from planted import visit
 
 from ranking.index import IndexedItem, ItemIndex
 from ranking.signals import Signals
+from streams import follow
 from streams.follow import OLDEST_S, StateError, StateFolder
 
 PLACE = ("item-vectors", 0)
@@ -76,6 +79,24 @@ def test_a_folder_has_one_worker(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="in use by another worker"):
         StateFolder(tmp_path, "hash-4", 4).open()
     first.close()
+
+
+def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk, or a file in the folder's place, is no reason for a traceback; the folder is nobody's after it."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateError, match=r"cannot be written \(Not a directory\): make room, or name another"):
+        StateFolder(tmp_path / "file" / "state", "hash-4", 4).open()
+
+    def full(path: Path, value: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(follow, "_write_json", full)
+        with pytest.raises(StateError, match="No space left on device"):
+            StateFolder(tmp_path / "state", "hash-4", 4).open()
+    again = StateFolder(tmp_path / "state", "hash-4", 4)
+    again.open()
+    again.close()
 
 
 def test_a_folder_that_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
