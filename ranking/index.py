@@ -27,6 +27,7 @@ BLOCK = 20_000  # vectors decoded at once for a training: 31 MB at 384 dims
 IVF_FROM = 6_000  # below, exact search takes under 0.5 ms a query at 384 dims
 GROWTH = 4  # train again when there are this many times the items of the last training
 NOWHERE = -1
+_BESIDE = 8  # bytes that a snapshot holds of an item beside its codes: scale and list
 
 
 class ItemIndexError(ValueError):
@@ -191,7 +192,12 @@ class ItemIndex:
         if head.trained:
             index._search = InvertedSearch(head.trained)
             index._trained_on = head.trained_on
-        with (folder / "vectors.bin").open("rb") as file:
+        vectors, wanted = folder / "vectors.bin", head.count * (dim + _BESIDE)
+        if vectors.stat().st_size != wanted:
+            raise ItemIndexError(
+                f"{vectors} has {vectors.stat().st_size} bytes, not {wanted}: delete the state folder, it is rebuilt from Kafka"
+            )
+        with vectors.open("rb") as file:
             for start in range(0, head.count, PART):
                 index._read_part(file, np.arange(start, min(start + PART, head.count)))
         index._searched[:] = index.listed

@@ -127,6 +127,8 @@ class StateFolder:
         folder.mkdir(mode=0o700)
         index.save(folder)
         counted.save(folder / "signals.msgpack")
+        for path in folder.iterdir():
+            _sync(path)  # before the head names them: after a loss of power it must not point at holes
         flat = [[topic, partition, offset] for (topic, partition), offset in offsets.items()]
         head = {"folder": folder.name, "at": time.time(), "offsets": flat}
         _write_json(self.path / "snapshot.json", head)
@@ -168,6 +170,11 @@ def _read_json(path: Path) -> dict[str, Any] | None:
             f"{path} cannot be read ({error}): delete the folder {path.parent}, it is rebuilt from Kafka"
         ) from None
     return found
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

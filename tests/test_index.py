@@ -174,6 +174,15 @@ def test_foreign_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ItemIndex.load(tmp_path, DIM, "planted")
 
 
+def test_snapshot_cut_short(index: ItemIndex, tmp_path: Path) -> None:
+    """A snapshot whose vectors are cut short, as after a full disk, is refused with the next step."""
+    index.save(tmp_path)
+    vectors = tmp_path / "vectors.bin"
+    vectors.write_bytes(vectors.read_bytes()[:-1])
+    with pytest.raises(ItemIndexError, match="delete the state folder"):
+        ItemIndex.load(tmp_path, DIM, "planted")
+
+
 def test_foreign_vectors() -> None:
     """Vectors of another width are refused, and nothing is kept of them."""
     index = ItemIndex(DIM, "planted")
