@@ -11,8 +11,7 @@ Does not know profiles. Sends of one partition are idempotent and in order.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -22,8 +21,6 @@ from aiokafka.errors import KafkaError
 from streams.batching import without_transactions
 from streams.kafka import connection
 from streams.settings import Settings
-
-log = logging.getLogger("headrace.fence")
 
 MARK = b"\x00fence"  # key of the record that raises a fence: no user id has a control character
 STOP_S = 5.0
@@ -45,7 +42,7 @@ class Fences:
         wanted = sorted(partitions)
         made = await asyncio.gather(*[self._take(partition) for partition in wanted])
         self._producers = dict(zip(wanted, made, strict=True))
-        await self._stop(before)
+        await _stop(before)
 
     def producer(self, partition: int) -> AIOKafkaProducer:
         """Return the producer of a partition that is ours."""
@@ -54,7 +51,7 @@ class Fences:
     async def stop(self) -> None:
         """Give up all partitions."""
         before, self._producers = self._producers, {}
-        await self._stop(before)
+        await _stop(before)
 
     async def _take(self, partition: int) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
@@ -68,10 +65,15 @@ class Fences:
         await producer.send_and_wait(self._changelog, key=MARK, value=None, partition=partition)
         return producer
 
-    async def _stop(self, producers: dict[int, AIOKafkaProducer]) -> None:
-        for producer in producers.values():
-            with suppress(KafkaError, TimeoutError):  # fenced off, as it should be, or Kafka is away
-                await asyncio.wait_for(producer.stop(), STOP_S)
+
+async def _stop(producers: Mapping[int, AIOKafkaProducer]) -> None:
+    """Stop producers, all at once: with Kafka away each takes STOP_S."""
+
+    async def stop(producer: AIOKafkaProducer) -> None:
+        with suppress(KafkaError, TimeoutError):  # fenced off, as it should be, or Kafka is away
+            await asyncio.wait_for(producer.stop(), STOP_S)
+
+    await asyncio.gather(*map(stop, producers.values()))
 
 
 def is_mark(record: Any) -> bool:

@@ -66,6 +66,25 @@ def test_fetching_still_goes_through_getmany() -> None:
     assert "committed_offset.update" in source(Consumer.perform_seek)
 
 
+async def test_earlier_owners_are_fenced_off_before_recovery_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what is assigned, the inlets' partitions are told to their fences before Faust begins to read a changelog."""
+    heard: list[Any] = []
+
+    async def owned(partitions: set[TP]) -> None:
+        await asyncio.sleep(0)
+        heard.append(partitions)
+
+    async def stock(self: Any, assigned: Any, generation_id: int = 0) -> None:
+        heard.append((assigned, generation_id))
+
+    monkeypatch.setattr(Consumer, "on_partitions_assigned", stock)
+    consumer = BatchConsumer.__new__(BatchConsumer)
+    consumer.inlets, consumer._on_owned = {"events": SimpleNamespace()}, owned
+    assigned = {TP("events", 0), TP("events", 1), TP("a-changelog", 0)}
+    await consumer.on_partitions_assigned(assigned, 7)
+    assert heard == [{TP("events", 0), TP("events", 1)}, (assigned, 7)]
+
+
 def test_membership_is_read_where_aiokafka_keeps_it() -> None:
     """The generation falls to the default when the broker has put a member out."""
     assert "self.generation = OffsetCommitRequest.DEFAULT_GENERATION_ID" in source(GroupCoordinator.reset_generation)
