@@ -20,6 +20,7 @@ import shutil
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ PARTITIONS = 6
 
 @dataclass
 class Run:
-    """What a run came to."""
+    """What a run came to. rounds: fault and seconds of recovery; ended: worker and exit code, of those not killed."""
 
     rounds: list[tuple[str, float]] = field(default_factory=list)
     verdict: oracle.Verdict = field(default_factory=oracle.Verdict)
@@ -54,15 +55,12 @@ class Run:
     def line(self, seed: int) -> str:
         """Return the line of JSON."""
         taken = [taken for _, taken in self.rounds]
-        counts: dict[str, int] = {}
-        for name, _ in self.rounds:
-            counts[name] = counts.get(name, 0) + 1
-        told = {
-            name: getattr(self.verdict, name) for name in ("lost", "twice", "different", "missing", "letters", "uncommitted")
-        }
+        counts = Counter(name for name, _ in self.rounds)
+        told = {name: getattr(self.verdict, name) for name in oracle.WRONGS}
         speed = {f"recovery_p{share}_s": round(percentile(taken, share / 100), 2) if taken else None for share in (50, 99)}
         beside = {"events": self.verdict.events, "users": self.verdict.users, "lists": self.lists, "seed": seed}
-        return json.dumps({"rounds": len(self.rounds), **told, **speed, **beside, "faults": counts})
+        exits = Counter(str(code) for _, code in self.ended)
+        return json.dumps({"rounds": len(self.rounds), **told, **speed, **beside, "faults": counts, "exit_codes": exits})
 
 
 def play(given: argparse.Namespace, console: Console) -> Run:

@@ -164,7 +164,7 @@ def uncommitted(settings: Settings) -> dict[TopicPartition, int]:
     """Return how many records of each partition of the group's topics are behind its commit."""
     named = topics(settings)
     with open_consumer(settings, group_id=settings.app_id) as consumer:
-        places = list(_places(named.events)) + list(_places(named.interactions))
+        places = [place for topic in (named.events, named.items, named.interactions) for place in _places(topic)]
         ends: dict[Any, int] = consumer.end_offsets(places)
         behind = {place: end - int(consumer.committed(place) or 0) for place, end in ends.items()}
     return {place: left for place, left in behind.items() if left}

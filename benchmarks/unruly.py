@@ -66,11 +66,11 @@ def ignore_offsets() -> None:
 
 
 def skip_changelog() -> None:
-    """Write profiles beside the worker and not to their changelog."""
+    """Leave one user in four out of the changelog, and all out of the worker's own files."""
     send = batching.Outbox.send
 
     async def without(self: Any, records: Sequence[Any]) -> Any:
-        kept = [each for each in records if not each.topic.endswith("-changelog") or hash(each.key) % 4]
+        kept = [each for each in records if not each.topic.endswith("-changelog") or sum(each.key) % 4]
         return await send(self, kept)
 
     async def finish(self: Any, batch: Any, sent: Any) -> None:

@@ -91,6 +91,10 @@ def test_five_faults(tmp_path: Path, kafka_address: str) -> None:
     assert said["faults"] == dict.fromkeys(faults, 1)
     assert int(str(said["events"])) > 1_000
     assert float(str(said["recovery_p99_s"])) < 60.0
+    exits = said["exit_codes"]
+    assert isinstance(exits, dict)
+    assert exits.keys() <= {"70"}  # ended by themselves with nothing unfinished acknowledged: encoder and freeze
+    assert exits
 
 
 @pytest.mark.kafka
