@@ -129,9 +129,10 @@ def cluster(folder: Path) -> Iterator[Cluster]:
 
 
 def _await_all(settings: Settings) -> None:
-    """Wait until every node is known to the cluster: before, three replicas have no place."""
+    """Wait until every node answers its clients, and is known to the cluster: before, three replicas have no place."""
     give_up = time.monotonic() + READY_S
-    wait_for_broker(settings, READY_S)
+    for address in settings.broker.split(","):
+        wait_for_broker(settings.model_copy(update={"broker": address}), READY_S)
     with open_admin(settings) as admin:
         while len(admin.describe_cluster()["brokers"]) < NODES:
             if time.monotonic() > give_up:
