@@ -35,7 +35,19 @@ NUMBERS = (0, 1, -1, -0.0, 0.5, 5e-324, 1e-9, 1e15, 1e22, 1e308, -1e308, 2**53, 
 NO_NUMBERS = (float("nan"), float("inf"), float("-inf"))
 TIMES = ("2026-01-31T12:00:00Z", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00+23:59", "2026-02-30", "now", "2026-W05-1")
 WORDS = ("", " ", "\0", "\n", "\ud800", "\u2028", " x", "x" * 256, "x" * 257, "𝄞" * 256, "null", "1e5", "u1\u202e", "u[0]@1")
-SHAPES = (None, True, False, [], {}, [[]], {"a": {"b": []}}, ["x"] * 65, {"": ""}, {"k\n": 1e999}, [None, 1, "a"])
+SHAPES: Sequence[Any] = (
+    None,
+    True,
+    False,
+    [],
+    {},
+    [[]],
+    {"a": {"b": []}},
+    ["x"] * 65,
+    {"": ""},
+    {"k\n": 1e999},
+    [None, 1, "a"],
+)
 WRAPPED = ((b"\xef\xbb\xbf", b""), (b" \r\n\t", b" "), (b"[", b"]"), (b"[" * 20_000, b""), (b"\xff\xfe", b""))
 
 
@@ -52,7 +64,8 @@ def damaged(rng: random.Random, now: float) -> Damaged:
     """Return a message, most of them damaged in one to three ways. now: Unix seconds, about which events happen."""
     is_item = rng.random() < ITEM_SHARE
     fields = whole_item(rng) if is_item else whole_event(rng, now)
-    key = str(fields["item_id" if is_item else "user_id"]).encode()
+    own = str(fields["item_id" if is_item else "user_id"]).encode()
+    key: bytes | None = own
     for _ in range(rng.choice((0, 1, 1, 1, 2, 3))):
         rng.choice(FIELDS)(fields, rng)
     if rng.random() < HUGE:
@@ -65,7 +78,7 @@ def damaged(rng: random.Random, now: float) -> Damaged:
     if is_item and rng.random() < 0.02:
         value = b""  # the deletion of the item
     if rng.random() < MISPLACED:
-        others = (b"", b"\xff\xfe", b"u0", key + b"x")
+        others = (b"", b"\xff\xfe", b"u0", own + b"x")
         key = rng.choice(others if is_item else (None, *others))  # a compacted topic takes no record without a key
     return Damaged(is_item, key, value[:MOST_BYTES], not is_item and rng.random() < 0.002)
 

@@ -57,7 +57,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="what was reached, and what led to an error")
     parsed = parser.parse_args(given)
     try:
-        import atheris  # type: ignore[import-not-found]
+        import atheris
     except ImportError:
         sys.exit("benchmarks.guided needs atheris: pip install atheris")
     with atheris.instrument_imports(include=["streams.messages", "streams.words"]):
