@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
@@ -26,6 +26,7 @@ from kafka.errors import (
     AuthorizationError,
     CoordinatorLoadInProgressError,
     CoordinatorNotAvailableError,
+    KafkaConnectionError,
     KafkaError,
     NotCoordinatorError,
 )
@@ -39,7 +40,11 @@ _ERASED_SOON = {"max.compaction.lag.ms": str(DAY_MS)}
 ALREADY_EXISTS = 36  # Kafka's error code: another process created the topic first
 NOT_ALLOWED = 29  # Kafka's error code: the user may not do this with the topic, or not know whether it is there
 PROBE_S = 5.0
-NO_COORDINATOR = (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError)  # not yet
+# What passes: a node of several is away, or a coordinator has no place yet.
+NOT_NOW = (KafkaConnectionError, CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError)
+
+
+T = TypeVar("T")
 
 
 class BrokerUnreachable(ConnectionError):  # noqa: N818  reads as what happened
@@ -334,13 +339,16 @@ def create_topics(settings: Settings) -> list[str]:
 
     Topics that exist are never changed. Raises TopicError, BrokerUnreachable.
     """
+    return ask(settings, lambda admin: _create_missing(admin, settings))
+
+
+def _create_missing(admin: KafkaAdminClient, settings: Settings) -> list[str]:
     wanted = topics(settings)
-    with open_admin(settings) as admin:
-        present = set(admin.list_topics())
-        missing = [topic for topic in wanted if topic.name not in present]
-        if missing:
-            _create(admin, missing, settings)
-        _check(admin, wanted, settings)
+    present = set(admin.list_topics())
+    missing = [topic for topic in wanted if topic.name not in present]
+    if missing:
+        _create(admin, missing, settings)
+    _check(admin, wanted, settings)
     return [topic.name for topic in missing]
 
 
@@ -363,8 +371,7 @@ def _create(admin: KafkaAdminClient, missing: list[Topic], settings: Settings) -
 
 def check_topics(settings: Settings, wanted: Sequence[Topic] | None = None) -> None:
     """Raise TopicError with a line for each problem of the `wanted` topics (all of them when None)."""
-    with open_admin(settings) as admin:
-        _check(admin, topics(settings) if wanted is None else wanted, settings)
+    ask(settings, lambda admin: _check(admin, topics(settings) if wanted is None else wanted, settings))
 
 
 def _check(admin: KafkaAdminClient, wanted: Sequence[Topic], settings: Settings) -> None:
@@ -404,21 +411,21 @@ def live_members(settings: Settings) -> list[str]:
 
 def describe_group(settings: Settings) -> dict[str, Any]:
     """Return the consumer group as the admin client describes it. Raises BrokerUnreachable, RightsError."""
-    described: dict[str, Any] = ask_coordinator(settings, lambda admin: admin.describe_groups([settings.app_id]))
+    described: dict[str, Any] = ask(settings, lambda admin: admin.describe_groups([settings.app_id]))
     return described[settings.app_id]  # type: ignore[no-any-return]
 
 
-def ask_coordinator(settings: Settings, ask: Callable[[KafkaAdminClient], Any]) -> Any:
-    """Return what a coordinator of groups or transactions answers. Raises BrokerUnreachable, RightsError."""
+def ask(settings: Settings, what: Callable[[KafkaAdminClient], T]) -> T:
+    """Return what Kafka answers, asked again while a node or a coordinator is away. Raises BrokerUnreachable, RightsError."""
     deadline = time.monotonic() + settings.connect_timeout_s
-    with open_admin(settings) as admin:
-        while True:
-            try:
-                return ask(admin)
-            except NO_COORDINATOR as error:  # a new Kafka makes the topic when first asked: 1-2 s
-                if time.monotonic() > deadline:
-                    raise _unreachable(settings, error) from error
-            time.sleep(0.1)
+    while True:
+        try:
+            with open_admin(settings) as admin:
+                return what(admin)
+        except NOT_NOW as error:  # a new Kafka makes a coordinator's topic when first asked: 1-2 s
+            if time.monotonic() > deadline:
+                raise _unreachable(settings, error) from error
+        time.sleep(0.1)
 
 
 def _missing(names: list[str]) -> list[str]:

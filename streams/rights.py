@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from kafka.errors import TransactionalIdNotFoundError
 
-from streams.kafka import NOT_ALLOWED, RightsError, ask_coordinator, describe_group, may, open_admin, topics
+from streams.kafka import NOT_ALLOWED, RightsError, ask, describe_group, may, topics
 from streams.settings import Settings
 
 READ, WRITE, DESCRIBE_CONFIGS = "READ", "WRITE", "DESCRIBE_CONFIGS"
@@ -59,8 +59,8 @@ def check_right(settings: Settings, operation: str, topic: str) -> None:
 
 
 def _lacking(settings: Settings, wanted: Rights) -> list[str]:
-    with open_admin(settings) as admin:
-        described = {topic["name"]: topic for topic in admin.describe_topics(list(wanted))}
+    found = ask(settings, lambda admin: admin.describe_topics(list(wanted)))
+    described = {topic["name"]: topic for topic in found}
     return [
         f"{SHOWN[operation]} topic {name}"
         for name, operations in wanted.items()
@@ -79,7 +79,7 @@ def _may_join(settings: Settings) -> bool:
 
 def _may_fence(settings: Settings) -> bool:
     try:
-        ask_coordinator(settings, lambda admin: admin.describe_transactions([f"{fence_prefix(settings)}0"]))
+        ask(settings, lambda admin: admin.describe_transactions([f"{fence_prefix(settings)}0"]))
     except TransactionalIdNotFoundError:  # nobody used it yet
         return True
     except RightsError:

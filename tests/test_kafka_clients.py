@@ -9,6 +9,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import KafkaConnectionError, NotCoordinatorError
 
+from streams import kafka
 from streams.kafka import (
     BrokerUnreachable,
     TopicError,
@@ -40,6 +43,25 @@ from streams.sending import send_events
 from streams.settings import Settings, load
 
 numbers = itertools.count()
+
+
+def test_kafka_is_asked_again_while_a_node_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused connection to one node of several ends nothing; one that stays refused is told as no broker is."""
+    answers = [KafkaConnectionError("refused"), NotCoordinatorError("moved"), "told"]
+
+    def what(admin: object) -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(kafka, "open_admin", lambda settings: nullcontext(object()))
+    nobody = load(broker="127.0.0.1:1", connect_timeout_s=1.0)
+    assert kafka.ask(nobody, what) == "told"
+    answers[:] = [KafkaConnectionError("refused")] * 100
+    with pytest.raises(BrokerUnreachable, match="start a broker"):
+        kafka.ask(nobody, what)
+    assert len(answers) > 50
 
 
 BROKERS = [pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("embedded", "kafka")]
