@@ -14,7 +14,7 @@ import msgspec
 from kafka import TopicPartition
 
 from encoders.hashing import HashingEncoder
-from ranking.profile import unpack
+from ranking.profile import key_of, unpack
 from streams.backfill import known_items
 from streams.fence import is_mark
 from streams.kafka import Topic, open_consumer, topics
@@ -117,12 +117,13 @@ def check(settings: Settings) -> Verdict:
 def _check_profiles(settings: Settings, wanted: Truth, verdict: Verdict) -> None:
     found = [record for record in records(settings, topics(settings).profiles) if not is_mark(record)]
     stored = {record.key.decode(): record.value for record in found}
-    dim = HashingEncoder().dim
+    encoder = HashingEncoder()
+    ours = encoder.dim, key_of(encoder.id)
     for user, record in wanted.records.items():
         own = stored.pop(user, None)
         if own == record:
             continue
-        more = unpack(own, dim).events - unpack(record, dim).events
+        more = unpack(own, *ours).events - unpack(record, *ours).events
         verdict.lost += max(0, -more)
         verdict.twice += max(0, more)
         verdict.different += more == 0

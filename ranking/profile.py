@@ -17,16 +17,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT = 2  # of records that are written; format 1, which did not tell its encoder, is read as well
 LONG, SHORT, AVOID, ASKED = range(4)  # rows of the interests
 INTERESTS = 4
 MAX_TOUCHES = 50
 MAX_SEEN = 1_000  # 8 kB a user at most; older ones may be recommended again
 MAX_EVENT_KEYS = 32  # a producer's own retries come within a few events
+REBUILD = "rebuild the profiles with `headrace import --rebuild`"
 
 
 class RecordError(ValueError):
-    """A packed profile is of a newer format, or of an encoder with another dim: start the matching version, or rebuild."""
+    """A packed profile is of a newer format, or of another encoder: start the matching version or encoder, or rebuild."""
 
 
 class Touch(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -44,7 +45,7 @@ class Profile(msgspec.Struct, frozen=True, array_like=True):
     interests: (4, dim) little-endian float32, rows LONG (all that speaks for something), SHORT (touches and statements of
     late), AVOID (what was turned down), ASKED (what was asked for in words), decayed to `at` (Unix seconds), not normalised.
     touches: oldest first by their time, at most 50. seen, event_keys: little-endian uint64 of `key_of`, oldest first.
-    watermarks: partition of the events topic -> offset of the last event folded.
+    watermarks: partition of the events topic -> offset of the last event folded. encoder: `key_of` its id.
     """
 
     format: int
@@ -55,6 +56,7 @@ class Profile(msgspec.Struct, frozen=True, array_like=True):
     event_keys: bytes
     watermarks: dict[int, int]
     events: int
+    encoder: int = 0  # of format 1 alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,14 @@ class Update:
                     yield row, vector
 
 
+class _Stamp(msgspec.Struct, array_like=True):
+    """The beginning of a record: the same in every format."""
+
+    format: int
+
+
 _decoder = msgspec.msgpack.Decoder(Profile)
+_stamps = msgspec.msgpack.Decoder(_Stamp)
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -105,9 +114,9 @@ def key_of(identifier: str) -> int:
     return int.from_bytes(blake2b(identifier.encode(), digest_size=8).digest(), "little")
 
 
-def new_profile(dim: int) -> Profile:
-    """Return the profile of a user of whom nothing is known."""
-    return Profile(FORMAT, 0.0, bytes(INTERESTS * dim * 4), [], b"", b"", {}, 0)
+def new_profile(dim: int, encoder: int) -> Profile:
+    """Return the profile of a user of whom nothing is known. encoder: `key_of` the encoder's id."""
+    return Profile(FORMAT, 0.0, bytes(INTERESTS * dim * 4), [], b"", b"", {}, 0, encoder)
 
 
 def pack(profile: Profile) -> bytes:
@@ -115,21 +124,48 @@ def pack(profile: Profile) -> bytes:
     return _encoder.encode(profile)
 
 
-def unpack(record: bytes | None, dim: int) -> Profile:
-    """Return the profile of a record; None is a new user. Raises RecordError."""
+def unpack(record: bytes | None, dim: int, encoder: int) -> Profile:
+    """Return the profile of a record, in today's format; None is a new user. Raises RecordError.
+
+    encoder: `key_of` the encoder's id. A record of format 1 is taken for this encoder's when the dims agree.
+    """
     if record is None:
-        return new_profile(dim)
+        return new_profile(dim, encoder)
+    profile = unpack_any(record)
+    if len(profile.interests) != INTERESTS * dim * 4 or (profile.encoder != encoder and profile.format > 1):
+        raise RecordError(
+            f"a profile record is of another encoder ({len(profile.interests) // (4 * INTERESTS)} dims, key "
+            f"{profile.encoder:016x}; this one has {dim}, {encoder:016x}): use that encoder again, or {REBUILD}"
+        )
+    if profile.format == FORMAT:
+        return profile
+    return msgspec.structs.replace(profile, format=FORMAT, encoder=encoder)
+
+
+def unpack_any(record: bytes) -> Profile:
+    """Return the profile of a record as it was written, whichever encoder's. Raises RecordError."""
     try:
         profile = _decoder.decode(record)
     except msgspec.DecodeError as error:
-        raise RecordError(f"a profile record cannot be read ({error}): it was not written by this version") from None
-    if profile.format != FORMAT:
-        raise RecordError(f"a profile record has format {profile.format}, this version writes {FORMAT}: upgrade the worker")
-    if len(profile.interests) != INTERESTS * dim * 4:
-        raise RecordError(
-            f"a profile record has {len(profile.interests) // (4 * INTERESTS)} dims, the encoder {dim}: another encoder's"
-        )
+        _refuse_newer(_format_of(record))
+        raise RecordError(f"a profile record cannot be read ({error}): {REBUILD}") from None
+    _refuse_newer(profile.format)
     return profile
+
+
+def _format_of(record: bytes) -> int:
+    """Return the format of a record that is not of ours, 0 where it has none."""
+    try:
+        return _stamps.decode(record).format
+    except msgspec.DecodeError:
+        return 0
+
+
+def _refuse_newer(found: int) -> None:
+    if found > FORMAT:
+        raise RecordError(
+            f"a profile record has format {found}, this version reads up to {FORMAT}: upgrade the worker"
+        ) from None
 
 
 def interests_of(profiles: Sequence[Profile], dim: int) -> NDArray[np.float32]:
@@ -195,7 +231,7 @@ def _add(
 class _Draft:
     """A profile being folded: everything but the interests."""
 
-    __slots__ = ("at", "changed", "event_keys", "events", "seen", "touches", "watermarks")
+    __slots__ = ("at", "changed", "encoder", "event_keys", "events", "seen", "touches", "watermarks")
 
     def __init__(self, profile: Profile) -> None:
         self.at = profile.at
@@ -204,6 +240,7 @@ class _Draft:
         self.event_keys = profile.event_keys
         self.watermarks = profile.watermarks
         self.events = profile.events
+        self.encoder = profile.encoder
         self.changed = False
 
     def admits(self, update: Update) -> bool:
@@ -235,7 +272,8 @@ class _Draft:
             self.seen = (rest + key)[-8 * MAX_SEEN :]
 
     def finish(self, interests: bytes) -> Profile:
-        return Profile(FORMAT, self.at, interests, self.touches, self.seen, self.event_keys, self.watermarks, self.events)
+        own = (self.at, interests, self.touches, self.seen, self.event_keys, self.watermarks, self.events, self.encoder)
+        return Profile(FORMAT, *own)
 
 
 def _position(keys: bytes, key: bytes) -> int:

@@ -96,6 +96,7 @@ class Personalizer:
         self.maker = maker
         self.weights = weights
         self.text_length = text_length
+        self._key = key_of(encoder.id)
         self._unpacked: dict[str, tuple[bytes, Profile]] = {}  # of the last fold: `recommend` mostly wants these
 
     @property
@@ -126,7 +127,7 @@ class Personalizer:
         """
         users = list(dict.fromkeys(sourced.event.user_id for sourced in batch))
         place = {user: i for i, user in enumerate(users)}
-        before = [unpack(records.get(user), self.encoder.dim) for user in users]
+        before = [self._read(records.get(user)) for user in users]
         updates: list[list[Update]] = [[] for _ in users]
         turns: list[tuple[int, int]] = []  # of each event: its user's place, and its own among that user's
         spoken = self._spoken(batch, readings)
@@ -153,7 +154,7 @@ class Personalizer:
 
     def is_counted(self, record: bytes, partition: int, offset: int) -> bool:
         """Tell whether a profile holds the event at this place, or a later one of its partition. Raises RecordError."""
-        return is_counted(unpack(record, self.encoder.dim), partition, offset)
+        return is_counted(self._read(record), partition, offset)
 
     def recommend(self, records: Mapping[str, bytes], at: float) -> dict[str, tuple[RecommendedItem, ...]]:
         """Return each user's list at a time (Unix seconds), best first."""
@@ -172,7 +173,10 @@ class Personalizer:
 
     def _profile(self, user: str, record: bytes) -> Profile:
         packed, profile = self._unpacked.get(user, (None, None))
-        return profile if profile is not None and packed is record else unpack(record, self.encoder.dim)
+        return profile if profile is not None and packed is record else self._read(record)
+
+    def _read(self, record: bytes | None) -> Profile:
+        return unpack(record, self.encoder.dim, self._key)
 
     def _spoken(self, batch: Sequence[Sourced], readings: Readings) -> list[_Spoken]:
         """Return what each event's words add."""

@@ -20,7 +20,7 @@ from kafka import TopicPartition
 from rich.console import Console
 from rich.table import Table
 
-from ranking.profile import Profile
+from ranking.profile import Profile, RecordError, unpack_any
 from streams.kafka import RightsError, TopicError, open_consumer, topics
 from streams.messages import RecommendationList
 from streams.reading import assign, newest, records
@@ -44,7 +44,6 @@ class _Titled(msgspec.Struct):
 
 _titled = msgspec.json.Decoder(_Titled)
 _lists = msgspec.json.Decoder(RecommendationList)
-_profiles = msgspec.msgpack.Decoder(Profile)
 
 
 def titles_of(settings: Settings, items: Path | None) -> dict[str, str]:
@@ -93,12 +92,9 @@ def stored_profile(settings: Settings, user_id: str) -> Profile:
     if record is None or not record.value:
         raise NotFound(f"user {user_id!r} has no profile: it comes with the user's first event while a worker runs")
     try:
-        return _profiles.decode(record.value)
-    except msgspec.DecodeError as error:
-        raise TopicError(
-            f"the profile of {user_id!r} in {record.topic}[{record.partition}]@{record.offset} cannot be read ({error}): "
-            "it was written by another version"
-        ) from None
+        return unpack_any(record.value)
+    except RecordError as error:
+        raise TopicError(f"{user_id!r} in {record.topic}[{record.partition}]@{record.offset}: {error}") from None
 
 
 def list_table(value: bytes, titles: Mapping[str, str]) -> Table:

@@ -22,6 +22,7 @@ settings.load_profile("headrace")
 DAY = 86_400.0
 NOW = 1_780_000_000.0  # a day in 2026
 DIM = 16
+KEY = key_of("planted")  # the encoder of planted profiles
 
 
 def unit(*values: float, dim: int = DIM) -> NDArray[np.float32]:
@@ -55,9 +56,14 @@ def index_of(vectors: Mapping[str, NDArray[np.float32]], categories: Mapping[str
     return index
 
 
+def nobody(dim: int = DIM) -> Profile:
+    """Return the profile of a new user."""
+    return new_profile(dim, KEY)
+
+
 def profile_of(*updates: Update, dim: int = DIM, half_lives: HalfLives | None = None) -> Profile:
     """Return the profile of a new user after these updates."""
-    (after,), _ = fold([new_profile(dim)], [updates], half_lives or HalfLives(), dim)
+    (after,), _ = fold([nobody(dim)], [updates], half_lives or HalfLives(), dim)
     return after
 
 

@@ -262,6 +262,7 @@ def published(settings: Settings) -> Settings:
         profile = Profile(FORMAT, NOW, bytes(3 * 8 * 4), touches, bytes(8), b"", {0: 1}, 2)
         send(named.profiles.name, "ann", msgspec.msgpack.encode(profile))
         send(named.profiles.name, "eve", b"\x01")
+        send(named.profiles.name, "mae", msgspec.msgpack.encode(msgspec.structs.replace(profile, format=FORMAT + 1)))
     return settings
 
 
@@ -288,7 +289,7 @@ def test_the_newest_list_is_shown(headrace: Run, published: Settings, tmp_path: 
 
 @pytest.mark.embedded
 def test_a_profile_is_shown(headrace: Run, published: Settings) -> None:
-    """`profile` shows the touches newest first, and what is no profile is told by its place."""
+    """`profile` shows the touches newest first, and what is no profile, or a newer one, is told by its place."""
     said = headrace("profile", "ann")
     assert "ann · 2 events" in said.out
     assert said.out.index("dislike") < said.out.index("purchase")
@@ -296,6 +297,7 @@ def test_a_profile_is_shown(headrace: Run, published: Settings) -> None:
     assert "i9 │ -2.00" in said.out
     assert "has no profile" in headrace("profile", "nobody").err
     assert "cannot be read" in headrace("profile", "eve").err
+    assert f"format {FORMAT + 1}, this version reads up to {FORMAT}: upgrade" in headrace("profile", "mae").err
 
 
 @pytest.mark.embedded

@@ -30,7 +30,7 @@ from benchmarks.damage import CUES, damaged, whole_event, whole_item
 from benchmarks.fuzz import Judged, compare, judge, judge_event, judge_item
 from encoders.hashing import HashingEncoder
 from ranking.index import ItemIndex
-from ranking.profile import interests_of, unpack
+from ranking.profile import interests_of, key_of, unpack
 from streams import catalogue, messages
 from streams.catalogue import Catalogue
 from streams.desk import Desk
@@ -122,7 +122,7 @@ def test_what_is_accepted_is_served(seed: int) -> None:
     users = {sourced.event.user_id for sourced in events}
     assert folded.records.keys() == lists.keys() == users
     for record in folded.records.values():
-        profile = unpack(record, DIM)
+        profile = unpack(record, DIM, key_of(ENCODER.id))
         assert np.isfinite(interests_of([profile], DIM)).all()
         assert all(math.isfinite(touch.weight) and math.isfinite(touch.at) for touch in profile.touches)
     for interaction in folded.interactions:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import DAY, NOW, clusters, index_of, item, profile_of, unit, update, visit
+from planted import DAY, NOW, clusters, index_of, item, nobody, profile_of, unit, update, visit
 
 from ranking.index import ItemIndex
 from ranking.lists import ListMaker, Ranked
-from ranking.profile import Profile, Touch, Update, key_of, new_profile
+from ranking.profile import Profile, Touch, Update, key_of
 from ranking.rules import Rules
 from ranking.signals import Signals
 
@@ -115,7 +115,7 @@ def test_cold() -> None:
     """A user of whom nothing is known gets a list of many kinds, though the newest items are all of one."""
     index = world()
     index.at[: len(VECTORS)] = NOW - np.arange(len(VECTORS))  # all jazz is newer than all sport ...
-    own = made(new_profile(16), index=index, size=16)
+    own = made(nobody(), index=index, size=16)
     assert len(own) == 16
     assert max(of_kinds(own).count(kind) for kind in KINDS) == 2
     assert all(ranked.reason == "new" for ranked in own)
@@ -143,7 +143,7 @@ def test_few_items() -> None:
     index = index_of({"a": unit(1), "b": unit(0, 1), "c": unit(-1)})
     liked = profile_of(update(0, pull=unit(1), touch=Touch("a", "like", 2.0, NOW), seen=True))
     assert {r.item_id for r in made(liked, index=index)} == {"b", "c"}
-    assert {r.item_id for r in made(new_profile(16), index=index)} == {"a", "b", "c"}
+    assert {r.item_id for r in made(nobody(), index=index)} == {"a", "b", "c"}
     assert made(liked, index=ItemIndex(16, "planted")) == []
     assert maker().lists([], NOW) == []
     index.delete(["b", "c"])
@@ -153,7 +153,7 @@ def test_few_items() -> None:
 @pytest.mark.parametrize("size", [1, 7, 20])
 def test_size(size: int) -> None:
     """A list has the size that the rules say, warm or cold."""
-    assert [len(own) for own in maker(size=size).lists([profile_of(act(0, "jazz0")), new_profile(16)], NOW)] == [size] * 2
+    assert [len(own) for own in maker(size=size).lists([profile_of(act(0, "jazz0")), nobody()], NOW)] == [size] * 2
 
 
 def test_many_old_items() -> None:
@@ -164,7 +164,7 @@ def test_many_old_items() -> None:
     few.at[:] = NOW - 10_000 * DAY
     own = made(profile_of(update(0, pull=unit(1), touch=Touch("a", "like", 2.0, NOW), seen=True)), index=few)
     assert [(r.item_id, r.reason) for r in own] == [("b", "something else")]
-    assert all(r.reason for r in made(new_profile(16), index=index))
+    assert all(r.reason for r in made(nobody(), index=index))
 
 
 def test_reason_like() -> None:
@@ -189,7 +189,7 @@ def test_reason_rising() -> None:
     """To an unknown user what rises comes first, as popular now."""
     signals = Signals()
     visit(signals, "boats5", (), 1.0, NOW, (0, 0))
-    own = made(new_profile(16), signals=signals)
+    own = made(nobody(), signals=signals)
     assert (own[0].item_id, own[0].reason) == ("boats5", "popular now")
 
 

@@ -24,6 +24,7 @@ TEXTS = {
     "duo": "Jazz piano duo, slow jazz music",
 }
 ENCODER = Counting()
+OURS = ENCODER.dim, key(ENCODER.id)  # what tells our records from another encoder's
 SETTINGS = Settings(diversity=0.0, list_size=5, seen_types=("purchase", "like", "dislike", "rating"))
 
 
@@ -45,7 +46,7 @@ def folded(*events: Event, records: dict[str, bytes | None] | None = None, first
 
 def interests(*events: Event, by: Personalizer = STEP) -> np.ndarray:
     """Return the interests of user u after these events, (4, dim)."""
-    return interests_of([unpack(folded(*events, by=by).records["u"], ENCODER.dim)], ENCODER.dim)[0]
+    return interests_of([unpack(folded(*events, by=by).records["u"], *OURS)], ENCODER.dim)[0]
 
 
 def weight(*events: Event, item: str = "bean", row: int = SHORT) -> float:
@@ -75,7 +76,7 @@ def test_progress(progress: float, pulled: float, seen: int) -> None:
     """A view weighs up to a like by the share that was watched; from nine tenths on the item leaves the lists."""
     viewed = event("view", item_id="bean", progress=progress)
     assert weight(viewed) == pytest.approx(pulled, rel=1e-4)
-    assert len(seen_keys(unpack(folded(viewed).records["u"], ENCODER.dim))) == seen
+    assert len(seen_keys(unpack(folded(viewed).records["u"], *OURS))) == seen
 
 
 @pytest.mark.parametrize(("kind", "row"), [("click", SHORT), ("purchase", SHORT), ("like", LONG), ("dislike", AVOID)])
@@ -141,7 +142,7 @@ def test_seen_leaves_the_list() -> None:
 def test_unknown_item() -> None:
     """An event about an item that the index does not know (yet) is folded, remembered and counted for the item."""
     result = folded(event("purchase", item_id="new"))
-    profile = unpack(result.records["u"], ENCODER.dim)
+    profile = unpack(result.records["u"], *OURS)
     assert [touch.item_id for touch in profile.touches] == ["new"]
     assert [each.item_id for each in result.interactions] == ["new"]
     assert seen_keys(profile).tolist() == [key("new")]
@@ -216,8 +217,8 @@ def test_retry() -> None:
     assert len(result.interactions) == 1
     later = folded(click, records=result.records, first=9)
     assert later.interactions == []
-    assert unpack(later.records["u"], ENCODER.dim).events == 1
-    assert unpack(later.records["u"], ENCODER.dim).watermarks == {0: 9}
+    assert unpack(later.records["u"], *OURS).events == 1
+    assert unpack(later.records["u"], *OURS).watermarks == {0: 9}
 
 
 def test_recommend_is_pure() -> None:
@@ -230,11 +231,18 @@ def test_recommend_is_pure() -> None:
 
 
 def test_foreign_record() -> None:
-    """A record of another encoder is refused, not guessed at."""
-    narrow = build(Counting(64), SETTINGS)
+    """A record of another encoder is refused, not guessed at: by its width, and where that is the same by its id."""
     records = folded(event("click", item_id="bean")).records
-    with pytest.raises(RecordError):
-        narrow.recommend(records, NOW)
+    other = Counting()
+    other.id = "other-weights"
+    for encoder in (Counting(64), other):
+        theirs = build(encoder, SETTINGS)
+        with pytest.raises(RecordError, match="another encoder"):
+            theirs.recommend(records, NOW)
+        with pytest.raises(RecordError, match="another encoder"):
+            folded(event("click", item_id="bean"), records=dict(records), first=1, by=theirs)
+        with pytest.raises(RecordError, match="another encoder"):
+            theirs.is_counted(records["u"], 0, 0)
 
 
 happenings = st.lists(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from dataclasses import replace
 from itertools import pairwise
 from random import Random
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import DAY, DIM, NOW, profile_of, unit, update
+from planted import DAY, DIM, KEY, NOW, nobody, profile_of, unit, update
 
 from ranking import profile as module
 from ranking.profile import (
@@ -31,10 +32,10 @@ from ranking.profile import (
     interests_of,
     is_counted,
     key_of,
-    new_profile,
     pack,
     seen_keys,
     unpack,
+    unpack_any,
 )
 
 HALF_LIVES = HalfLives(long_s=10 * DAY, short_s=DAY, avoid_s=3 * DAY, asked_s=DAY / 4)
@@ -75,7 +76,7 @@ def test_batches(data: st.DataObject) -> None:
     for user, own in events.items():
         record = None
         for each in own:
-            (after,), _ = fold([unpack(record, DIM)], [[each]], HALF_LIVES, DIM)
+            (after,), _ = fold([unpack(record, DIM, KEY)], [[each]], HALF_LIVES, DIM)
             record = pack(after)
         alone[user] = record
     mixed: dict[str, bytes | None] = dict.fromkeys(events)
@@ -83,7 +84,7 @@ def test_batches(data: st.DataObject) -> None:
         users = data.draw(st.permutations([u for u in events if events[u]]))
         taken = {u: data.draw(st.integers(0, len(events[u]))) for u in users}
         taken[users[0]] = max(1, taken[users[0]])
-        after, _ = fold([unpack(mixed[u], DIM) for u in users], [events[u][: taken[u]] for u in users], HALF_LIVES, DIM)
+        after, _ = fold([unpack(mixed[u], DIM, KEY) for u in users], [events[u][: taken[u]] for u in users], HALF_LIVES, DIM)
         mixed |= {user: pack(new) for user, new in zip(users, after, strict=True)}
         events |= {u: events[u][taken[u] :] for u in users}
     assert mixed == alone
@@ -211,14 +212,14 @@ def test_position_across_two_keys(shift: int) -> None:
 def test_pack(events: list[Update]) -> None:
     """A profile is the same after packing and unpacking, and so are its bytes."""
     before = profile_of(*events)
-    assert unpack(pack(before), DIM) == before
-    assert pack(unpack(pack(before), DIM)) == pack(before)
+    assert unpack(pack(before), DIM, KEY) == before
+    assert pack(unpack(pack(before), DIM, KEY)) == pack(before)
 
 
 def test_new_user() -> None:
     """No record is a new user, of whom nothing is known."""
-    profile = unpack(None, DIM)
-    assert profile == new_profile(DIM)
+    profile = unpack(None, DIM, KEY)
+    assert profile == nobody()
     assert not interests_of([profile], DIM).any()
     assert len(seen_keys(profile)) == 0
 
@@ -230,17 +231,60 @@ def _record(**changes: object) -> bytes:
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        (_record(interests=bytes(4 * INTERESTS * 8)), "has 8 dims, the encoder 16: another encoder"),
-        (_record(format=2), "format 2, this version writes 1: upgrade the worker"),
+        (_record(interests=bytes(4 * INTERESTS * 8)), r"another encoder \(8 dims.* this one has 16.*headrace import --rebuild"),
+        (_record(encoder=7), rf"another encoder \(16 dims, key {7:016x}; this one has 16, {KEY:016x}"),
+        (_record(encoder=0), "another encoder"),
+        (_record(format=3), "format 3, this version reads up to 2: upgrade the worker"),
+        (msgspec.msgpack.encode([3, "laid", "out", "another", "way"]), "format 3, this version reads up to 2"),
+        (msgspec.msgpack.encode([2, "laid", "out", "another", "way"]), "cannot be read"),
         (b"", "cannot be read"),
         (b"\x00garbage", "cannot be read"),
         (_record()[:-3], "cannot be read"),
     ],
 )
 def test_foreign_records(record: bytes, reason: str) -> None:
-    """A record of another width, format or program is refused, with the next step."""
+    """A record of another encoder, a newer format or another program is refused, with the next step."""
     with pytest.raises(RecordError, match=reason):
-        unpack(record, DIM)
+        unpack(record, DIM, KEY)
+
+
+# Written by the version before format 2, of HISTORY.
+FORMAT_1 = b64decode(
+    "mAHLQdqG0gAAAADEgC75ZD4u+eQ+AACAPwAAAAAAAAAAAAAAAAAAAAAAAAAALvnkPS75ZD4AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA8wQ1PvMENT4A"
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAACAPwAAAAAAAAAAAAAAAAAAAAAAAAAAk5SjdGVhqHB1cmNoYXNly0AIAAAAAAAAy0HahilAAAAAlKR0YXJ0"
+    "p2Rpc2xpa2XLwAAAAAAAAADLQdqGKUAAAACUoKR3aXNoy0AAAAAAAAAAy0HahtIAAAAAxAi6ZYfBu4TEkMQYK8QuVTqJSlFX0bSZcKNB9mmmYzVovGFzggAE"
+    "AQUD"
+)
+WHOLE_DAYS = HalfLives(long_s=2 * DAY, short_s=DAY, avoid_s=DAY, asked_s=DAY / 2)  # every decay is exact on any machine
+HISTORY = [
+    update(0, pull=unit(1, 2, dim=8), touch=Touch("tea", "purchase", 3.0, NOW), seen=True),
+    update(4, NOW + 2 * DAY, ask=unit(0, 0, 1, dim=8), touch=Touch("", "wish", 2.0, NOW + 2 * DAY)),
+    update(5, NOW, push=unit(0, 1, 1, dim=8), partition=1, touch=Touch("tart", "dislike", -2.0, NOW)),
+]
+
+
+def _as_format_1(record: bytes) -> bytes:
+    return msgspec.msgpack.encode([1, *msgspec.msgpack.decode(record)[1:-1]])
+
+
+def test_a_record_of_format_1_is_ours() -> None:
+    """It is read as if written today, and shown as it was; one of another width is refused."""
+    today = profile_of(*HISTORY, dim=8, half_lives=WHOLE_DAYS)
+    assert _as_format_1(pack(today)) == FORMAT_1
+    assert unpack(FORMAT_1, 8, KEY) == today
+    assert msgspec.structs.replace(unpack_any(FORMAT_1), format=2, encoder=KEY) == today
+    with pytest.raises(RecordError, match=r"another encoder \(8 dims"):
+        unpack(FORMAT_1, 16, KEY)
+
+
+@given(histories(), histories())
+def test_a_record_of_format_1_is_folded_on(before: list[Update], after: list[Update]) -> None:
+    """What is folded into a record of format 1 comes to the same bytes as without a change of version."""
+    after = [replace(each, offset=each.offset + 12, event_key=key_of(f"later {n}")) for n, each in enumerate(after)]
+    today = profile_of(*before, half_lives=HALF_LIVES)
+    (migrated, ours), _ = fold([unpack(_as_format_1(pack(today)), DIM, KEY), today], [after, after], HALF_LIVES, DIM)
+    assert pack(migrated) == pack(ours)
+    assert ours.format == 2
 
 
 @pytest.mark.parametrize(("touches", "most"), [(20, 7_500), (1_200, 20_000)])

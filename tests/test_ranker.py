@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planted import DAY, NOW, clusters, index_of, profile_of, update
+from planted import DAY, NOW, clusters, index_of, nobody, profile_of, update
 
 from ranking.index import NOWHERE, ItemIndex
-from ranking.profile import HalfLives, Profile, Touch, new_profile
+from ranking.profile import HalfLives, Profile, Touch
 from ranking.queries import Queries, queries
 from ranking.ranker import FEATURES, Scores, ZeroShot, is_allowed, score
 from ranking.retrieve import Candidates
@@ -25,7 +25,7 @@ def world() -> ItemIndex:
 
 INDEX = world()
 PROFILES = [
-    new_profile(16),
+    nobody(),
     profile_of(update(0, pull=VECTORS[0], touch=Touch("i0", "click", 1.0, NOW))),
     profile_of(update(0, push=2 * VECTORS[20], touch=Touch("i20", "dislike", -2.0, NOW))),
     profile_of(update(0, pull=VECTORS[0]), update(1, ask=3 * VECTORS[40], touch=Touch("", "wish", 3.0, NOW))),
@@ -101,7 +101,7 @@ def test_nothing_is_nan() -> None:
     huge = profile_of(*(update(n, NOW, pull=1e6 * VECTORS[n], push=1e6 * VECTORS[n]) for n in range(20)))
     slots = np.broadcast_to(np.arange(60), (3, 60))
     for at in (0.0, NOW, NOW + 40_000 * DAY):
-        scores = scored(slots, new_profile(16), PROFILES[1], huge, at=at)
+        scores = scored(slots, nobody(), PROFILES[1], huge, at=at)
         for array in (scores.logit, scores.probability, scores.parts):
             assert np.isfinite(array).all()
 

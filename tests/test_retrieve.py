@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from planted import DAY, NOW, clusters, index_of, item, profile_of, unit, update, visit
+from planted import DAY, NOW, clusters, index_of, item, nobody, profile_of, unit, update, visit
 
 from ranking.index import NOWHERE, ItemIndex
-from ranking.profile import ASKED, AVOID, INTERESTS, LONG, SHORT, HalfLives, Profile, Touch, new_profile
+from ranking.profile import ASKED, AVOID, INTERESTS, LONG, SHORT, HalfLives, Profile, Touch
 from ranking.queries import LAST, QUERIES, TOUCH_DECAY, Queries, queries
 from ranking.ranker import ZeroShot
 from ranking.retrieve import Candidates, candidates
@@ -48,7 +48,7 @@ def names(index: ItemIndex, slots: np.ndarray) -> list[str]:
 
 def test_strength_of_interests(index: ItemIndex) -> None:
     """An interest of decayed norm n has strength n / (n + 1) and a unit vector; without one both are zero."""
-    found = ask(index, profile_of(update(0, pull=3 * unit(1), push=unit(0, 1))), new_profile(16))
+    found = ask(index, profile_of(update(0, pull=3 * unit(1), push=unit(0, 1))), nobody())
     np.testing.assert_allclose(found.strength[0, :INTERESTS], [3 / 4, 3 / 4, 1 / 2, 0])
     np.testing.assert_allclose(found.vectors[0, :INTERESTS, :2], [[1, 0], [1, 0], [0, 1], [0, 0]])
     assert not found.strength[1].any()
@@ -140,7 +140,7 @@ def test_rising_joins(index: ItemIndex) -> None:
     visit(signals, "i45", (), 2.0, NOW, (0, 0))
     visit(signals, "i46", (), 1.0, NOW, (0, 1))
     assert not {"i45", "i46"} & set(names(index, find(index, touched("i0"), k=3, signals=signals).slots[0]))
-    found = find(index, new_profile(16), k=3, signals=signals)
+    found = find(index, nobody(), k=3, signals=signals)
     scores = dict(zip(names(index, found.slots[0]), found.rising[0][found.slots[0] != NOWHERE], strict=True))
     assert (scores.pop("i45"), scores.pop("i46")) == (1.0, 0.5)
     assert set(scores.values()) == {0.0}
@@ -148,7 +148,7 @@ def test_rising_joins(index: ItemIndex) -> None:
 
 def test_cold_users_get_the_newest(index: ItemIndex) -> None:
     """A user of whom nothing is known is offered the newest items; others in the batch are not."""
-    found = find(index, new_profile(16), touched("i0"), k=5)
+    found = find(index, nobody(), touched("i0"), k=5)
     assert len(names(index, found.slots[0])) == 60
     assert len(names(index, found.slots[1])) == 5
 
@@ -158,7 +158,7 @@ def test_no_candidate_twice(index: ItemIndex) -> None:
     signals = Signals()
     for n in range(9):
         visit(signals, "i1", ("i0",), 1.0, NOW, (0, n))
-    found = find(index, touched("i0"), new_profile(16), k=20, signals=signals)
+    found = find(index, touched("i0"), nobody(), k=20, signals=signals)
     for row in found.slots:
         own = names(index, row)
         assert len(own) == len(set(own))
@@ -171,7 +171,7 @@ def test_unavailable_is_no_candidate() -> None:
     signals = Signals()
     visit(signals, "i1", ("i0",), 1.0, NOW, (0, 0))
     index.upsert([item("i1", available=False)], VECTORS["i1"][None])
-    found = find(index, touched("i0"), new_profile(16), k=60, signals=signals)
+    found = find(index, touched("i0"), nobody(), k=60, signals=signals)
     assert index.slot("i1") not in found.slots
 
 
@@ -193,7 +193,7 @@ def test_kinds_bought_once() -> None:
 
 def test_shapes(index: ItemIndex) -> None:
     """All arrays of the candidates have one shape; queries have one row for each interest and each of the last touches."""
-    found = find(index, touched("i0"), new_profile(16), touched("i3", "i9"))
+    found = find(index, touched("i0"), nobody(), touched("i3", "i9"))
     assert found.slots.shape == found.covisit.shape == found.rising.shape == found.sated.shape
     assert ask(index, touched("i0")).vectors.shape == (1, QUERIES, 16)
     assert AVOID < INTERESTS

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planted import NOW, profile_of, update
+from planted import NOW, nobody, profile_of, update
 
-from ranking.profile import Touch, key_of, new_profile
+from ranking.profile import Touch, key_of
 from ranking.rules import COLD_SHARE, Rules, choose, unseen
 
 places = st.lists(st.tuples(st.floats(-2, 2, width=32), st.integers(0, 4), st.booleans()), min_size=1, max_size=60)
@@ -108,5 +108,5 @@ def test_unseen() -> None:
     bought = profile_of(*(update(n, touch=Touch(name, "purchase", 3.0, NOW), seen=True) for n, name in enumerate("ac")))
     clicked = profile_of(update(0, touch=Touch("a", "click", 1.0, NOW)))
     slots = np.array([[0, 1, 2]] * 3)
-    fresh = unseen(slots, keys, [bought, clicked, new_profile(16)])
+    fresh = unseen(slots, keys, [bought, clicked, nobody()])
     assert fresh.tolist() == [[False, True, False], [True] * 3, [True] * 3]
