@@ -333,9 +333,11 @@ _items = msgspec.msgpack.Decoder(list[IndexedItem | None])
 def _read_head(folder: Path, dim: int, encoder_id: str) -> _Head:
     packed = (folder / "items.msgpack").read_bytes()
     stamp = msgspec.msgpack.decode(packed, type=_Stamp)
-    if (stamp.format, stamp.encoder_id, stamp.dim) != (FORMAT, encoder_id, dim):
+    if (stamp.encoder_id, stamp.dim) != (encoder_id, dim):
         raise ItemIndexError(
-            f"{folder} holds items of encoder {stamp.encoder_id} ({stamp.dim} dims, format {stamp.format}), "
-            f"not of {encoder_id} ({dim} dims, format {FORMAT}): use the old encoder, or another state folder"
+            f"{folder} holds items of encoder {stamp.encoder_id} ({stamp.dim} dims), not of {encoder_id} ({dim} dims): "
+            "use the old encoder, or another state folder"
         )
+    if stamp.format != FORMAT:
+        raise ItemIndexError(f"{folder} is of format {stamp.format}, this version reads {FORMAT}: leave it out, read anew")
     return msgspec.msgpack.decode(packed, type=_Head)

@@ -18,10 +18,15 @@ from numpy.typing import NDArray
 
 from ranking.covisits import LATER, MOST, NONE, CoVisits, Pairs, turns
 
+FORMAT = 2  # of a snapshot; 1 had none in it
 BEFORE = 0.25  # what came before an item tells less of what comes next than what came after it
 PART = 1_000  # items of a snapshot written at once
 RISING = 200  # items that `rising` returns
 NEVER = -np.inf
+
+
+class SignalsError(ValueError):
+    """A snapshot is of another format: what it holds has to be counted or read anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +184,15 @@ class Signals:
         for start in range(0, count, PART):
             with self._lock:
                 parts.append(self._part(slice(start, min(start + PART, count)), len(places)))
-        path.write_bytes(msgspec.msgpack.encode(_Snapshot(zero, places, parts)))
+        path.write_bytes(msgspec.msgpack.encode(_Snapshot(FORMAT, zero, places, parts)))
 
     def load(self, path: Path) -> None:
-        """Read what `save` wrote, in place of what is here."""
-        snapshot = msgspec.msgpack.decode(path.read_bytes(), type=_Snapshot)
+        """Read what `save` wrote, in place of what is here. Raises SignalsError, with nothing changed."""
+        packed = path.read_bytes()
+        found = msgspec.msgpack.decode(packed, type=_Stamp).format
+        if found != FORMAT:
+            raise SignalsError(f"{path} is a snapshot of format {found}, this version reads {FORMAT}: leave it out, count anew")
+        snapshot = msgspec.msgpack.decode(packed, type=_Snapshot)
         with self._lock:
             self._clear()
             self._zero = snapshot.zero
@@ -358,9 +367,16 @@ class _Part(msgspec.Struct, array_like=True):
 class _Snapshot(msgspec.Struct, array_like=True):
     """A snapshot. zero: the moment of the heats; places: the events partitions, in the order of the columns of `sources`."""
 
+    format: int
     zero: float | None
     places: list[int]
     parts: list[_Part]
+
+
+class _Stamp(msgspec.Struct, array_like=True):
+    """The beginning of a snapshot; format 1 began with `zero`."""
+
+    format: float | None
 
 
 def _packed(numbers: NDArray[np.int32], values: NDArray[np.floating[Any]]) -> tuple[bytes, bytes, bytes]:

@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from streams import OURS
 from streams import settings as all_settings
 from streams.broker import BrokerError, start_apache, start_embedded
 from streams.kafka import TopicError, check_topics, create_topics, topics, wait_for_broker
@@ -28,7 +29,6 @@ from streams.sending import delete_items, send_events, send_items
 from streams.settings import Settings
 from streams.terminal import bar
 
-OURS = ("streams", "encoders", "ranking")
 KAFKA_STATE = Path(".headrace/broker")
 Broker = Annotated[
     str | None, typer.Option("--broker", metavar="HOST:PORT", help="Kafka's address, in place of HEADRACE_BROKER.")

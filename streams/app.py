@@ -25,7 +25,7 @@ from streams.catalogue import Catalogue
 from streams.desk import Desk
 from streams.erasure import Erasures
 from streams.fence import Fences
-from streams.follow import Follower, Offsets, StateFolder
+from streams.follow import Follower
 from streams.kafka import Topics, connection, faust_connection, profiles_table, topics
 from streams.metrics import Metrics
 from streams.personalize import Personalize
@@ -33,6 +33,7 @@ from streams.personalizer import Personalizer
 from streams.pipeline import EncodeThread, Hole, Inlet, Pipeline
 from streams.settings import Settings
 from streams.signals import SignalCounter
+from streams.state import Offsets, StateFolder
 from streams.tally import SignalsStep
 from streams.vectorize import ITEM_SLICE, CatalogueStep
 from streams.web import WebServer

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import msgspec
 from rich.console import Console
 
 from encoders import Encoder
@@ -18,7 +17,7 @@ from ranking.index import ItemIndex
 from streams.catalogue import Catalogue, apply
 from streams.history import Done, History, ImportRefused, read, refuse_harm, run
 from streams.kafka import open_producer, topics
-from streams.messages import BadMessage, Item, ItemVector, decode_item, encode
+from streams.messages import BadMessage, Item, ItemVector, decode_item, decode_vector, encode
 from streams.personalizer import build, load_encoder
 from streams.reading import records
 from streams.settings import Settings
@@ -26,8 +25,6 @@ from streams.terminal import bar
 
 SHOWN = 20  # rows left out that are shown one by one
 AT_ONCE = 256  # items encoded, or vectors applied, together
-
-decode_vector = msgspec.json.Decoder(ItemVector).decode
 
 
 def import_file(
@@ -63,7 +60,7 @@ def import_file(
 
 
 def known_items(settings: Settings, encoder: Encoder) -> ItemIndex:
-    """Return an index of what the item-vectors topic holds for this encoder. Raises TopicError."""
+    """Return an index of what the item-vectors topic holds for this encoder. Raises TopicError, NewerMessage."""
     index = ItemIndex(encoder.dim, encoder.id)
     changes: list[ItemVector | str] = []
     for record in records(settings, topics(settings).item_vectors):

@@ -36,6 +36,7 @@ from faust.stores.rocksdb import RocksDBOptions
 from faust.transport.drivers.aiokafka import Consumer
 from faust.types import TP
 
+from streams import OURS
 from streams.pipeline import Inlet, Pipeline
 
 log = logging.getLogger("headrace.batching")
@@ -425,6 +426,15 @@ async def serve(stream: Any, pipeline: Pipeline[Any, Any, Any]) -> None:
 def _ended(topic: str) -> Any:
     def check(work: asyncio.Future[None]) -> None:
         if not work.cancelled() and work.exception() is not None:
-            die(f"the pipeline of {topic} failed", work.exception())
+            error = _first(work.exception())
+            is_ours = type(error).__module__.partition(".")[0] in OURS
+            die(f"the pipeline of {topic} failed: {error}", None if is_ours else error)
 
     return check
+
+
+def _first(error: BaseException | None) -> BaseException | None:
+    """Return the error itself of one that a task group raised."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

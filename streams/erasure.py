@@ -14,9 +14,7 @@ from typing import Any
 
 import msgspec
 
-from streams.messages import DeadLetter, Erasure
-
-_decoder = msgspec.json.Decoder(Erasure)
+from streams.messages import DeadLetter, Erasure, decode_erasure
 
 
 def key_of(user_id: str) -> str:
@@ -58,9 +56,12 @@ class Erasures:
         return self._add(key_of(user_id), erasure)
 
     def read(self, key: bytes, value: bytes | None) -> None:
-        """Take in a record of the erasures topic; one without a value forgets the erasure. Raises DecodeError, ValueError."""
+        """Take in a record of the erasures topic; one without a value forgets the erasure.
+
+        Raises DecodeError, ValueError, NewerMessage.
+        """
         if value:
-            self._add(key.decode(), _decoder.decode(value))
+            self._add(key.decode(), decode_erasure(value))
         else:
             self._known.pop(key.decode(), None)
 

@@ -3,12 +3,21 @@
 Knows nothing of Kafka clients, vectors' meaning or profiles. All messages are JSON. Unknown fields are ignored; a wrong type,
 a missing field or an impossible value raises `BadMessage`, whose text is the reason that a dead letter carries.
 
-    BadMessage(ValueError)   raised by `decode_event` and `decode_item`; the sender has to change the message
+    BadMessage(ValueError)      raised by `decode_event` and `decode_item`; the sender has to change the message
+    NewerMessage(RuntimeError)  raised by the other decoders; this process has to be upgraded
+
+What producers send and consumers get has no version: fields are only ever added. What workers write for each other, and stays
+(`Interactions`, `ItemVector`, `ItemSignal`, `Erasure`), has a format, 1 where none is given. A field that older readers may
+ignore is added under the same format. One that they may not ignore takes a new format, in two releases: the first reads it
+and still writes the old one, the second writes it. So workers of two releases in a row run side by side. One that meets a
+newer format is further behind: left out, the message would be an item missing from lists, a count that its own then replaces,
+or an erased user's event let back in, and nobody would know. So it ends, with nothing acknowledged, and says what to do.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Annotated, Literal, TypeVar
 
@@ -35,11 +44,16 @@ Word = Annotated[str, msgspec.Meta(max_length=WORD_LENGTH)]
 Tags = Annotated[tuple[Word, ...], msgspec.Meta(max_length=MOST_WORDS)]
 Value = Annotated[str, msgspec.Meta(max_length=TITLE_LENGTH)] | float | bool | None
 Attributes = Annotated[dict[Word, Value], msgspec.Meta(max_length=MOST_WORDS)]
+Format = Annotated[int, msgspec.Meta(ge=1, description="raised when older versions could not read the rest")]
 Message = TypeVar("Message", bound=msgspec.Struct)
 
 
 class BadMessage(ValueError):  # noqa: N818  the message is bad, the program is not
     """A message that can never be processed: the reason says what to change in it."""
+
+
+class NewerMessage(RuntimeError):  # noqa: N818  as above
+    """A message of a format that only a newer version reads: nothing may be done without it."""
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
@@ -84,6 +98,7 @@ class ItemVector(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, 
     tags: tuple[str, ...] = ()
     available: bool = True
     attributes: dict[str, Value] = {}
+    format: Format = 1
 
 
 class Interaction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
@@ -96,10 +111,11 @@ class Interaction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True,
     source: Annotated[tuple[int, int], msgspec.Meta(description="partition and offset of the event, to count it once")]
 
 
-class Interactions(msgspec.Struct, frozen=True, gc=False):
+class Interactions(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What events say about items, of those that the partition holds by `item_id`. Topic `interactions`, without a key."""
 
     interactions: list[Interaction]
+    format: Format = 1
 
 
 class ItemSignal(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
@@ -111,6 +127,7 @@ class ItemSignal(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, 
     steady: Annotated[float, msgspec.Meta(description="weighted touches, slow decay")]
     after: Annotated[dict[str, float], msgspec.Meta(description="item touched before -> decayed co-visits")] = {}
     sources: Annotated[dict[int, int], msgspec.Meta(description="events partition -> last offset counted")] = {}
+    format: Format = 1
 
 
 class RecommendedItem(msgspec.Struct, frozen=True, gc=False):
@@ -134,12 +151,13 @@ class RecommendationList(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     covers: Annotated[int, msgspec.Meta(ge=0, description="how many events this list is newer than the last one by")]
 
 
-class Erasure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Erasure(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """That a user was erased, and when. Compacted topic `erasures`, key a hash of `user_id`."""
 
     at: Annotated[float, msgspec.Meta(description="Unix seconds the erase event reached the broker")]
     partition: Annotated[int, msgspec.Meta(description="of the erase event")]
     offset: Annotated[int, msgspec.Meta(description="of the erase event")]
+    format: Format = 1
 
 
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -153,6 +171,14 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     key: Annotated[bytes, msgspec.Meta(description="the message's key, base64")] | None = None
 
 
+class _Stamp(msgspec.Struct):
+    """What a message of any format tells."""
+
+    format: int = 1
+
+
+# The newest format that is read. What is written is what an `encode`d struct says, and never newer.
+READS: dict[type[msgspec.Struct], int] = {Interactions: 1, ItemVector: 1, ItemSignal: 1, Erasure: 1}
 _event_decoder = msgspec.json.Decoder(Event)
 _item_decoder = msgspec.json.Decoder(Item)
 _encoder = msgspec.json.Encoder()
@@ -199,6 +225,33 @@ def decode_item(raw: bytes) -> Item:
         if isinstance(value, float) and not math.isfinite(value):
             raise BadMessage(f"attributes.{name} is {value}: send a finite number")
     return item
+
+
+def _decoder_of(kind: type[Message]) -> Callable[[bytes], Message]:
+    """Return the decoder of what workers write for each other; it raises NewerMessage, DecodeError, UnicodeDecodeError."""
+    decoder = msgspec.json.Decoder(kind)
+
+    def decode(raw: bytes) -> Message:
+        try:
+            message = decoder.decode(raw)
+        except msgspec.ValidationError:
+            _refuse_newer(kind, msgspec.json.decode(raw, type=_Stamp).format)
+            raise
+        _refuse_newer(kind, message.format)  # type: ignore[attr-defined]  # each of READS has it
+        return message
+
+    return decode
+
+
+def _refuse_newer(kind: type[msgspec.Struct], found: int) -> None:
+    if found > READS[kind]:
+        raise NewerMessage(f"{kind.__name__} of format {found}, this version reads up to {READS[kind]}: upgrade it") from None
+
+
+decode_interactions = _decoder_of(Interactions)
+decode_vector = _decoder_of(ItemVector)
+decode_signal = _decoder_of(ItemSignal)
+decode_erasure = _decoder_of(Erasure)
 
 
 def check_id(name: str, value: str) -> None:

@@ -10,7 +10,7 @@ import msgspec
 from streams.batching import Outgoing, acknowledged
 from streams.desk import Desk, Refused
 from streams.kafka import partition_of
-from streams.messages import Interaction, Interactions, encode
+from streams.messages import Interaction, decode_interactions, encode
 from streams.pipeline import Batch
 from streams.signals import SignalCounter
 
@@ -35,19 +35,18 @@ class SignalsStep:
         self._changed: set[str] = set()
         self._letters: list[Outgoing] = []
         self._round: asyncio.Future[None] | None = None
-        self._decoder = msgspec.json.Decoder(Interactions)
 
     async def ready(self) -> None:
         """Wait until the signals that an earlier owner of these partitions published are read."""
         await self._ready()
 
     async def prepare(self, batch: Batch) -> list[Interaction]:
-        """Decode."""
+        """Decode. Raises NewerMessage: then nothing is acknowledged, and a newer worker counts them."""
         good: list[Interaction] = []
         refused: list[Refused] = []
         for record in batch.records:
             try:
-                good.extend(self._decoder.decode(record.value or b"").interactions)
+                good.extend(decode_interactions(record.value or b"").interactions)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 refused.append(Refused(record, "message", str(error)))
         self._letters += self.desk.dead_letters(refused)

@@ -19,11 +19,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 import encoders
 from ranking.index import ItemIndexError
-from ranking.signals import Signals, SignalSettings
+from ranking.signals import Signals, SignalsError, SignalSettings
 from streams import personalizer
 from streams.app import FlowApp, build
 from streams.catalogue import Catalogue
-from streams.follow import StateError, StateFolder
 from streams.kafka import (
     BrokerUnreachable,
     RightsError,
@@ -38,6 +37,7 @@ from streams.memory import give_back
 from streams.personalizer import Personalizer, load_encoder
 from streams.rights import check_worker_rights
 from streams.settings import Settings, secrets_of
+from streams.state import StateError, StateFolder
 
 log = logging.getLogger("headrace.worker")
 
@@ -45,6 +45,7 @@ EXIT_REFUSED = 2
 SWITCH_S = 0.0005  # an event passes six threads: at Python's 5 ms each hand-over can take as long as the whole step
 LIBRARIES = ("faust", "mode", "aiokafka")
 REPEAT_S = 30.0
+REFUSALS = (BrokerUnreachable, RightsError, TopicError, StateError, ItemIndexError, SignalsError, encoders.EncoderError)
 
 Build = Callable[..., Personalizer]
 
@@ -56,7 +57,7 @@ def run_worker(settings: Settings, build_personalizer: Build = personalizer.buil
     set_up_logging(settings)
     try:
         app, state = prepare(settings, build_personalizer)
-    except (BrokerUnreachable, RightsError, TopicError, StateError, ItemIndexError, encoders.EncoderError) as error:
+    except REFUSALS as error:
         for line in str(error).splitlines():
             log.error("%s", line)
         return EXIT_REFUSED

@@ -73,12 +73,17 @@ def test_items_events_signals_and_metrics(embedded_world: Callable[..., World]) 
 
 
 def test_an_error_that_no_event_explains_ends_the_process(embedded_world: Callable[..., World]) -> None:
-    """A record of another encoder's profile is not an event's fault: exit code 70, nothing acknowledged, nothing refused."""
+    """A foreign profile, or an item of a newer format, is no event's fault: exit code 70, and nothing is a dead letter."""
     world = embedded_world()
     world.start().ready().stop()
     world.send_raw(world.topics.profiles, b"ann", b"RECORD OF ANOTHER ENCODER")
     world.send([world.event("ann")])
     worker = world.start()
     assert worker.process.wait(20) == 70
-    assert "nothing that is unfinished is acknowledged" in worker.said()
+    assert "events failed: the profile is of another encoder: the worker ends, nothing that is unfinished" in worker.said()
+    assert "Traceback" not in worker.said()
+    world.send_raw(world.topics.item_vectors, b"tea", b'{"format": 9}')
+    worker = world.start()
+    assert worker.process.wait(20) == 70
+    assert "ItemVector of format 9, this version reads up to 1: upgrade it: the worker ends" in worker.said()
     assert world.records(world.topics.dead_letters) == []

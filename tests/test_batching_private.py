@@ -20,6 +20,8 @@ from faust.transport.consumer import Consumer, Fetcher
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from ranking.profile import RecordError
+from streams import batching
 from streams.batching import NO_MEMBER, BatchConsumer, ProfileStore
 from streams.pipeline import Hole, Inlet
 
@@ -192,3 +194,16 @@ def test_acknowledged_offsets_are_committed_once() -> None:
     consumer.acknowledge("t", {0: 9})
     assert consumer._new_offset(TP("t", 0)) == 9
     assert consumer._new_offset(TP("t", 0)) is None
+
+
+@pytest.mark.parametrize(("error", "is_traced"), [(RecordError("upgrade the worker"), False), (ValueError("a fault"), True)])
+async def test_the_line_of_a_failed_pipeline_names_the_error(
+    error: Exception, is_traced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error itself stands in the line, not the task group around it; one that says what to do needs no traceback."""
+    said: list[tuple[str, Exception | None]] = []
+    monkeypatch.setattr(batching, "die", lambda *given: said.append(given))
+    work: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    work.set_exception(ExceptionGroup("tasks", [ExceptionGroup("more", [error])]))
+    batching._ended("events")(work)
+    assert said == [(f"the pipeline of events failed: {error}", error if is_traced else None)]

@@ -170,7 +170,7 @@ def test_foreign_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(ItemIndexError, match="use the old encoder, or another state folder"):
             ItemIndex.load(tmp_path, dim, encoder_id)
     monkeypatch.setattr(module, "FORMAT", 9)
-    with pytest.raises(ItemIndexError, match="format 2"):
+    with pytest.raises(ItemIndexError, match="is of format 2, this version reads 9: leave it out"):
         ItemIndex.load(tmp_path, DIM, "planted")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -228,3 +229,34 @@ def test_raw_bytes_of_a_dead_letter_survive() -> None:
     """Whatever bytes were refused, the dead letter holds exactly them."""
     letter = messages.DeadLetter(topic="events", partition=1, offset=2, reason="r", raw=bytes(range(256)))
     assert msgspec.json.decode(messages.encode(letter), type=messages.DeadLetter) == letter
+
+
+KEPT = (
+    (messages.Interactions([]), messages.decode_interactions),
+    (messages.ItemVector(item_id="i", title="I", vector=b"", encoder="e", text_hash="h", at=NOW), messages.decode_vector),
+    (messages.ItemSignal(item_id="i", at=NOW, recent=1.0, steady=1.0), messages.decode_signal),
+    (messages.Erasure(at=NOW, partition=0, offset=1), messages.decode_erasure),
+)
+
+
+@pytest.mark.parametrize(("message", "decode"), KEPT)
+def test_formats(message: Any, decode: Callable[[bytes], Any]) -> None:
+    """What is written can be read, costs no byte for format 1, and a newer format is refused however it is laid out."""
+    known = messages.READS[type(message)]
+    fields = json.loads(messages.encode(message))
+    assert message.format <= known
+    assert "format" not in fields
+    assert decode(messages.encode(message)) == decode(json.dumps({**fields, "format": 1, "later": [1]}).encode()) == message
+    for rest in (fields, {}):
+        newer = json.dumps({**rest, "format": known + 1}).encode()
+        reason = f"{type(message).__name__} of format {known + 1}, this version reads up to {known}: upgrade it"
+        with pytest.raises(messages.NewerMessage, match=reason):
+            decode(newer)
+    for damaged in (b"", b"{}", b'{"format":"new"}', json.dumps({**fields, "format": 0}).encode()):
+        with pytest.raises(msgspec.DecodeError):
+            decode(damaged)
+
+
+def test_every_kept_message_has_a_format() -> None:
+    """No kind of message that stays between workers is without one."""
+    assert {type(message) for message, _ in KEPT} == set(messages.READS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from planted import DAY, NOW, related, visit
 
 from ranking.covisits import FULL, KEEP, LATER, turns
-from ranking.signals import BEFORE, PART, RISING, Counts, Signals, SignalSettings, Visit
+from ranking.signals import BEFORE, PART, RISING, Counts, Signals, SignalsError, SignalSettings, Visit
 
 SETTINGS = SignalSettings(recent_s=3_600.0, steady_s=DAY)
 ITEMS = ["a", "b", "c"]
@@ -279,3 +280,14 @@ def test_many_items(tmp_path: Path) -> None:
         assert related(loaded, name) == related(signals, name)
     visit(loaded, "newer", ("new",), 1.0, NOW, (0, 10_001))
     assert [item_id for item_id, _ in related(loaded, "newer")] == ["new"]
+
+
+@pytest.mark.parametrize(("beginning", "found"), [(None, "None"), (0.5, "0.5"), (9, "9")])
+def test_foreign_snapshot(beginning: float | None, found: str, tmp_path: Path) -> None:
+    """A snapshot of format 1, which began with the heats' moment, or of a newer one is refused, and nothing is forgotten."""
+    path = tmp_path / "signals"
+    path.write_bytes(msgspec.msgpack.encode([beginning, [], []]))
+    signals = signals_of(("kept", NOW, ("a",)))
+    with pytest.raises(SignalsError, match=rf"format {found}.*, this version reads 2: leave it out"):
+        signals.load(path)
+    assert len(signals) == 1

@@ -7,8 +7,10 @@ import threading
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from ranking.signals import Signals
-from streams.messages import Interaction
+from streams.messages import Interaction, NewerMessage
 from streams.metrics import Metrics
 from streams.pipeline import Batch
 from streams.signals import SignalCounter
@@ -35,6 +37,17 @@ def touch(item_id: str, offset: int) -> Interaction:
     return Interaction(item_id=item_id, after=(), weight=1.0, at=1e9, source=(0, offset))
 
 
+def made(counter: SignalCounter, send: Any) -> SignalsStep:
+    """Return the agent's step on one partition, whose outgoing records `send` gets."""
+
+    async def ready() -> None:
+        """Nothing to wait for."""
+
+    topics = SimpleNamespace(item_signals=SimpleNamespace(name="item-signals"), dead_letters=None)
+    desk: Any = SimpleNamespace(topics=topics, metrics=Metrics(), outbox=SimpleNamespace(send=send))
+    return SignalsStep(desk, counter, ready, asyncio.Event(), 1)
+
+
 async def test_counted_while_a_round_is_published() -> None:
     """Items counted while a round goes out are published with the next, and the round that goes out is left as it is."""
     rounds: list[list[bytes]] = []
@@ -43,13 +56,8 @@ async def test_counted_while_a_round_is_published() -> None:
         rounds.append([record.key for record in records])
         return []
 
-    async def ready() -> None:
-        """Nothing to wait for."""
-
-    topics = SimpleNamespace(item_signals=SimpleNamespace(name="item-signals"))
-    desk: Any = SimpleNamespace(topics=topics, metrics=Metrics(), outbox=SimpleNamespace(send=send))
     counter = SlowCounter()
-    step = SignalsStep(desk, counter, ready, asyncio.Event(), 1)
+    step = made(counter, send)
     batch = Batch(1, [])
     await step.send(batch, [touch("a", 0)])
     counter.may_return.clear()
@@ -60,3 +68,10 @@ async def test_counted_while_a_round_is_published() -> None:
     await late
     await step._flush()
     assert rounds == [[b"a"], [b"b"]]
+
+
+async def test_newer_interactions_end_the_agent() -> None:
+    """Interactions that only a newer version reads are no dead letters: they are left for a worker that reads them."""
+    record: Any = SimpleNamespace(value=b'{"interactions":[],"format":2}')
+    with pytest.raises(NewerMessage, match="Interactions of format 2, this version reads up to 1: upgrade it"):
+        await made(SlowCounter(), None).prepare(Batch(1, [record]))
