@@ -73,14 +73,20 @@ def test_items_events_signals_and_metrics(embedded_world: Callable[..., World]) 
 
 
 def test_an_error_that_no_event_explains_ends_the_process(embedded_world: Callable[..., World]) -> None:
-    """A foreign profile, or an item of a newer format, is no event's fault: exit code 70, and nothing is a dead letter."""
+    """A foreign profile, or an item of a newer format, is no event's fault: exit code 70, and nothing is a dead letter.
+
+    A damaged snapshot ends nothing: what it held is read anew.
+    """
     world = embedded_world()
     world.start().ready().stop()
+    (signals,) = world.settings.state_dir.glob("snapshot-*/signals.msgpack")
+    signals.write_bytes(b"\x93")
     world.send_raw(world.topics.profiles, b"ann", b"RECORD OF ANOTHER ENCODER")
     world.send([world.event("ann")])
     worker = world.start()
     assert worker.process.wait(20) == 70
     assert "events failed: the profile is of another encoder: the worker ends, nothing that is unfinished" in worker.said()
+    assert "the snapshot is left out and everything read anew" in worker.said()
     assert "Traceback" not in worker.said()
     world.send_raw(world.topics.item_vectors, b"tea", b'{"format": 9}')
     worker = world.start()
