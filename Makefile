@@ -31,7 +31,13 @@ bench: setup  ## speed: drain, latency, new items, restart, memory
 chaos: setup  ## faults under load on three Kafka nodes (KAFKA_HOME), every profile against an oracle
 	$(BIN)/python -m benchmarks.chaos
 
+fuzz: setup  ## 100,000 damaged events and items through a worker, each accounted for
+	$(BIN)/python -m benchmarks.fuzz
+
+audit: setup  ## ask about known vulnerabilities of every pinned version; says so where no service can be reached
+	@$(BIN)/python deploy/audit.py
+
 clean:  ## remove the environment and all state
 	rm -rf .venv .headrace
 
-.PHONY: help setup demo test bench chaos clean
+.PHONY: help setup demo test bench chaos fuzz audit clean

@@ -183,8 +183,11 @@ def load(
     Example: [bold]headrace items load examples/items.jsonl[/bold]
     """
     from streams.reading import arrivals
+    from streams.rights import check_command_rights
 
     settings = all_settings.load(broker=broker)
+    if wait:
+        check_command_rights(settings, "items load --wait")
     # Who only sends may not read what workers make of it.
     with arrivals(settings, topics(settings).item_vectors) if wait else nullcontext() as wait_for:
         ids = [str(row.values["item_id"]) for row in _sent("loading", file, columns, send_items, settings)]
@@ -306,7 +309,7 @@ def erase(
     from streams import forget
 
     settings = all_settings.load(broker=broker)
-    place = forget.request(settings, user)
+    place = forget.request(settings, user, is_awaited=wait)
     if wait:
         console = Console(stderr=True)
         with console.status("erasing") as status:

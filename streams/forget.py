@@ -16,6 +16,7 @@ from streams.erasure import Erasures, is_letter_of
 from streams.kafka import check_topics, live_members, open_consumer, open_producer, topics
 from streams.messages import ERASE, DeadLetter
 from streams.reading import records
+from streams.rights import check_command_rights
 from streams.rows import Row
 from streams.sending import send_events
 from streams.settings import Settings
@@ -33,8 +34,12 @@ class Place(NamedTuple):
     offset: int
 
 
-def request(settings: Settings, user_id: str) -> Place:
-    """Send a user's erase event and return its place. Raises BadMessage, TopicError, BrokerUnreachable."""
+def request(settings: Settings, user_id: str, *, is_awaited: bool = False) -> Place:
+    """Send a user's erase event and return its place; where `wait` is to follow, what it needs is checked, too.
+
+    Raises BadMessage, TopicError, RightsError, BrokerUnreachable.
+    """
+    check_command_rights(settings, "erase --wait" if is_awaited else "erase")
     names = topics(settings)
     check_topics(settings, [names.events, names.dead_letters])  # one that is not compacted would keep what is erased
     ((_, sent),) = send_events(settings, [Row(0, {"user_id": user_id, "type": ERASE}, 1.0)])

@@ -29,6 +29,7 @@ from streams.kafka import check_topics, live_members, open_producer, partition_o
 from streams.messages import ERASE, BadMessage, Event, Interaction, encode
 from streams.personalizer import Personalizer, Sourced
 from streams.reading import records
+from streams.rights import check_command_rights
 from streams.rows import RowError, rows
 from streams.sending import event_of
 from streams.settings import Settings
@@ -94,7 +95,11 @@ def read(
 
 
 def refuse_harm(settings: Settings, *, merge: bool) -> None:
-    """Raise ImportRefused when workers are live, or profiles are there and `merge` is not asked for; TopicError."""
+    """Raise ImportRefused when workers are live, or profiles are there and `merge` is not asked for.
+
+    Raises TopicError and RightsError, too.
+    """
+    check_command_rights(settings, "import")
     check_topics(settings)
     # A worker that stopped stays in the group until its session ends: that is how a restarted one gets its partitions back.
     _refuse_live(settings, settings.session_timeout_s + GRACE_S)

@@ -40,6 +40,7 @@ _ERASED_SOON = {"max.compaction.lag.ms": str(DAY_MS)}
 ALREADY_EXISTS = 36  # Kafka's error code: another process created the topic first
 NOT_ALLOWED = 29  # Kafka's error code: the user may not do this with the topic, or not know whether it is there
 PROBE_S = 5.0
+ALERT_S = 1.0
 # What passes: a node of several is away, or a coordinator has no place yet.
 NOT_NOW = (KafkaConnectionError, CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError)
 
@@ -199,7 +200,13 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=settings.ssl_cafile)
     context.check_hostname = settings.ssl_check_hostname
     if settings.ssl_certfile is not None:
-        context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, settings.ssl_password.get_secret_value())
+        try:
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, settings.ssl_password.get_secret_value())
+        except (OSError, ValueError) as error:  # ssl's own errors are OSErrors, a passphrase too long is a ValueError
+            raise BrokerUnreachable(
+                f"the client's certificate {settings.ssl_certfile} cannot be used ({error}): "
+                "check HEADRACE_SSL_CERTFILE, HEADRACE_SSL_KEYFILE and HEADRACE_SSL_PASSWORD"
+            ) from error
     return context
 
 
@@ -299,6 +306,7 @@ def _reason(address: str, settings: Settings, error: Exception) -> str:
 async def _refusal(host: str, port: int, settings: Settings) -> Exception | None:
     """Return what a connection fails with, None when it does not fail: kafka-python 3.0.12 only logs it."""
     from aiokafka.conn import AIOKafkaConnection
+    from aiokafka.errors import KafkaConnectionError as LostConnection
 
     try:
         given = connection(settings)
@@ -308,9 +316,34 @@ async def _refusal(host: str, port: int, settings: Settings) -> Exception | None
             await asyncio.wait_for(tried.connect(), PROBE_S)
         finally:
             await asyncio.wait([tried.close()], timeout=1.0)
+    except LostConnection as error:
+        return _alert(host, port, settings) or error
     except Exception as error:
         return error
     return None
+
+
+def _alert(host: str, port: int, settings: Settings) -> ssl.SSLError | None:
+    """Return how Kafka ends a TLS session over the client's certificate: from TLS 1.3 on aiokafka only says that it ended."""
+    if not settings.security_protocol.endswith("SSL"):
+        return None
+    try:
+        with (
+            socket.create_connection((host, port), timeout=PROBE_S) as plain,
+            _ssl_context(settings).wrap_socket(plain, server_hostname=host) as session,
+        ):
+            session.settimeout(ALERT_S)
+            session.recv(1)  # nothing comes before we ask for something, but the alert
+    except ssl.SSLError as error:
+        return error if _is_about_our_certificate(error) else None
+    except OSError:
+        return None
+    return None
+
+
+def _is_about_our_certificate(error: ssl.SSLError) -> bool:
+    reason = error.reason or ""
+    return "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)
 
 
 def _refused(address: str, settings: Settings, error: Exception) -> str:
@@ -326,8 +359,15 @@ def _refused(address: str, settings: Settings, error: Exception) -> str:
             f"{address} does not take {settings.sasl_mechanism} over {settings.security_protocol}: "
             "check HEADRACE_SASL_MECHANISM and HEADRACE_SECURITY_PROTOCOL"
         )
+    if isinstance(error, BrokerUnreachable):  # we did not come so far as to ask
+        return str(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"{address} has a certificate that is not to be trusted ({error.verify_message}): check HEADRACE_SSL_CAFILE"
+    if isinstance(error, ssl.SSLError) and _is_about_our_certificate(error):
+        why = str(error.reason).replace("_", " ").lower()
+        if settings.ssl_certfile is None:
+            return f"{address} wants a certificate of the client ({why}): set HEADRACE_SSL_CERTFILE and HEADRACE_SSL_KEYFILE"
+        return f"{address} does not trust {settings.ssl_certfile} ({why}): set HEADRACE_SSL_CERTFILE to one that it does"
     return (
         f"{address} listens but does not let us in over {settings.security_protocol} ({str(error) or type(error).__name__}): "
         "check HEADRACE_SECURITY_PROTOCOL, HEADRACE_SASL_* and HEADRACE_SSL_*"
@@ -366,6 +406,7 @@ def _create(admin: KafkaAdminClient, missing: list[Topic], settings: Settings) -
         lines = [f"topic {one['name']} was not created: {one['error_message'] or one['error_code']}" for one in wrong]
         lines.append(f"HEADRACE_REPLICATION is {settings.replication}, HEADRACE_PARTITIONS {settings.partitions}")
         raise TopicError("\n".join(lines))
+    _refuse_hidden(admin.describe_topics(list(wanted)), list(wanted), settings)  # else they would be waited for in vain
     admin.wait_for_topics(list(wanted))
 
 
@@ -376,9 +417,7 @@ def check_topics(settings: Settings, wanted: Sequence[Topic] | None = None) -> N
 
 def _check(admin: KafkaAdminClient, wanted: Sequence[Topic], settings: Settings) -> None:
     described = admin.describe_topics([topic.name for topic in wanted])
-    hidden = {topic["name"] for topic in described if topic["error_code"] == NOT_ALLOWED}
-    if hidden:
-        raise RightsError(settings, f"see {_topics([topic.name for topic in wanted if topic.name in hidden])}")
+    _refuse_hidden(described, [topic.name for topic in wanted], settings)
     found = {topic["name"]: len(topic["partitions"]) for topic in described if topic["error_code"] == 0}
     # Who only sends may not see a topic's configuration, and need not.
     open_to_us = {topic["name"] for topic in described if may(topic, "DESCRIBE_CONFIGS")}
@@ -393,6 +432,12 @@ def _check(admin: KafkaAdminClient, wanted: Sequence[Topic], settings: Settings)
     ]
     if problems:
         raise TopicError("\n".join(problems))
+
+
+def _refuse_hidden(described: list[dict[str, Any]], wanted: list[str], settings: Settings) -> None:
+    hidden = {topic["name"] for topic in described if topic["error_code"] == NOT_ALLOWED}
+    if hidden:
+        raise RightsError(settings, f"see {_topics([name for name in wanted if name in hidden])}")
 
 
 def may(described: dict[str, Any], operation: str) -> bool:

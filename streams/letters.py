@@ -30,7 +30,7 @@ from rich.text import Text
 from streams.kafka import Topic, check_topics, open_producer, topics
 from streams.messages import BadMessage, DeadLetter, decode_event, decode_item
 from streams.reading import records
-from streams.rights import WRITE, check_right
+from streams.rights import check_command_rights
 from streams.settings import Settings
 
 SHOWN = 60  # characters of a value in the table
@@ -168,10 +168,8 @@ def retry(settings: Settings, wanted: Mapping[str, bytes | None] | None) -> Iter
     is sent. Raises TopicError, RightsError, BrokerUnreachable.
     """
     names = topics(settings)
-    written = [names.events, names.items, names.dead_letters]
-    check_topics(settings, written)
-    for topic in written:
-        check_right(settings, WRITE, topic.name)
+    check_command_rights(settings, "dead-letters retry")
+    check_topics(settings, [names.events, names.items, names.dead_letters])
     missing = dict.fromkeys(wanted or ())
     newest_items = cache(lambda: _newest_items(settings))  # read when the first item comes
     with open_producer(settings, linger_ms=5) as producer:

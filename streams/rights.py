@@ -1,4 +1,4 @@
-"""What a worker, and who sends or reads, must be allowed to do on Kafka, asked of the broker before anything is touched.
+"""What a worker and each command must be allowed to do on Kafka, asked of the broker before anything is touched.
 
 Does not grant anything: docs/security.md has the commands. A right that is taken away later ends the worker that uses it.
 """
@@ -6,16 +6,25 @@ Does not grant anything: docs/security.md has the commands. A right that is take
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from kafka.errors import TransactionalIdNotFoundError
 
 from streams.kafka import NOT_ALLOWED, RightsError, ask, describe_group, may, topics
 from streams.settings import Settings
 
-READ, WRITE, DESCRIBE_CONFIGS = "READ", "WRITE", "DESCRIBE_CONFIGS"
-SHOWN = {READ: "Read", WRITE: "Write", DESCRIBE_CONFIGS: "DescribeConfigs"}  # as kafka-acls.sh spells them
+READ, WRITE, CREATE, DESCRIBE, DESCRIBE_CONFIGS = "READ", "WRITE", "CREATE", "DESCRIBE", "DESCRIBE_CONFIGS"
+# As kafka-acls.sh spells them.
+SHOWN = {READ: "Read", WRITE: "Write", CREATE: "Create", DESCRIBE: "Describe", DESCRIBE_CONFIGS: "DescribeConfigs"}
 
 Rights = Mapping[str, Iterable[str]]  # topic -> what to do with it
+
+
+class Needed(NamedTuple):
+    """What is done with each topic, and with the workers' group where anything is."""
+
+    topics: Rights
+    group: str | None = None
 
 
 def worker_rights(settings: Settings) -> Rights:
@@ -32,6 +41,29 @@ def worker_rights(settings: Settings) -> Rights:
     }
 
 
+def command_rights(settings: Settings) -> Mapping[str, Needed]:
+    """Return what each command needs that goes beyond a producer and a reader."""
+    named = topics(settings)
+    events, items, letters = named.events.name, named.items.name, named.dead_letters.name
+    vectors, profiles = named.item_vectors.name, named.profiles.name
+    erasing: Rights = {events: [WRITE], letters: [READ, WRITE]}
+    importing: Rights = {
+        **{topic.name: [DESCRIBE] for topic in named},  # each is checked before the first is written to
+        **{named.erasures.name: [READ], items: [READ], named.interactions.name: [WRITE]},
+        **{vectors: [READ, WRITE], profiles: [READ, WRITE]},
+    }
+    return {
+        "dead-letters list": Needed({letters: [READ]}),
+        "dead-letters retry": Needed({letters: [READ, WRITE], items: [READ, WRITE], events: [WRITE]}),
+        "erase": Needed(erasing),
+        "erase --wait": Needed(erasing, group=DESCRIBE),
+        "import": Needed(importing, group=DESCRIBE),
+        "items load --wait": Needed({items: [WRITE], vectors: [READ]}),
+        "profile": Needed({profiles: [READ]}),
+        "topics --create": Needed({topic.name: [CREATE, DESCRIBE] for topic in named}),
+    }
+
+
 def fence_prefix(settings: Settings) -> str:
     """Return what the transactional ids begin with that keep earlier owners of a partition out (`streams.fence`)."""
     return f"{topics(settings).profiles.name}-"
@@ -44,9 +76,7 @@ def check_worker_rights(settings: Settings) -> None:
     """
     if settings.security_protocol == "PLAINTEXT":  # no user who could lack any
         return
-    lacking = _lacking(settings, worker_rights(settings))
-    if not _may_join(settings):
-        lacking.append(f"Read group {settings.app_id}")
+    lacking = _lacking(settings, Needed(worker_rights(settings), group=READ))
     if not _may_fence(settings):
         lacking.append(f"Write transactional-id {fence_prefix(settings)} (prefixed)")
     _refuse(settings, lacking)
@@ -55,24 +85,33 @@ def check_worker_rights(settings: Settings) -> None:
 def check_right(settings: Settings, operation: str, topic: str) -> None:
     """Raise RightsError when the user may not do one thing with a topic."""
     if settings.security_protocol != "PLAINTEXT":
-        _refuse(settings, _lacking(settings, {topic: [operation]}))
+        _refuse(settings, _lacking(settings, Needed({topic: [operation]})))
 
 
-def _lacking(settings: Settings, wanted: Rights) -> list[str]:
-    found = ask(settings, lambda admin: admin.describe_topics(list(wanted)))
+def check_command_rights(settings: Settings, command: str) -> None:
+    """Raise RightsError, which names them all, when the user lacks rights that a command of `command_rights` needs."""
+    if settings.security_protocol != "PLAINTEXT":
+        _refuse(settings, _lacking(settings, command_rights(settings)[command]))
+
+
+def _lacking(settings: Settings, wanted: Needed) -> list[str]:
+    found = ask(settings, lambda admin: admin.describe_topics(list(wanted.topics)))
     described = {topic["name"]: topic for topic in found}
-    return [
+    lacking = [
         f"{SHOWN[operation]} topic {name}"
-        for name, operations in wanted.items()
+        for name, operations in wanted.topics.items()
         for operation in operations
         if described[name]["error_code"] == NOT_ALLOWED
         or (described[name]["error_code"] == 0 and not may(described[name], operation))
     ]
+    if wanted.group and not _may_with_group(settings, wanted.group):
+        lacking.append(f"{SHOWN[wanted.group]} group {settings.app_id}")
+    return lacking
 
 
-def _may_join(settings: Settings) -> bool:
+def _may_with_group(settings: Settings, operation: str) -> bool:
     try:
-        return may(describe_group(settings), READ)
+        return may(describe_group(settings), operation)
     except RightsError:
         return False
 

@@ -11,30 +11,55 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import quiet  # noqa: F401  before everything that imports kafka
 from flows import World
+from secured import Secured, commands, environment, start_secured
 
+from streams.__main__ import main
 from streams.broker import start_apache, start_embedded
 from streams.kafka import create_topics
-from streams.settings import load
+from streams.settings import PREFIX, Settings, load
 
 WorldFactory = Callable[..., World]
 
 
 @pytest.fixture(scope="session")
-def kafka_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real Apache Kafka, started once."""
+def kafka_home() -> Path:
+    """The folder of an Apache Kafka."""
     home = os.environ.get("KAFKA_HOME")
     if not home:
         reason = "KAFKA_HOME is not set: point it at an unpacked Apache Kafka 4 to run the tests of delivery"
         if os.environ.get("REQUIRE_KAFKA") == "1":
             pytest.fail(f"{reason}; REQUIRE_KAFKA=1 forbids to skip them")
         pytest.skip(reason)
-    with start_apache(Path(home), tmp_path_factory.mktemp("kafka")) as broker:
+    return Path(home)
+
+
+@pytest.fixture(scope="session")
+def kafka_address(kafka_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real Apache Kafka, started once."""
+    with start_apache(kafka_home, tmp_path_factory.mktemp("kafka")) as broker:
         _forget_refused_sockets()
         yield broker.address
+
+
+@pytest.fixture(scope="session")
+def secured(kafka_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """A secured Kafka with the users and rights that docs/security.md makes, and the topics, started once.
+
+    Operators have an installation to themselves, whose topics their `creator` made.
+    """
+    with start_secured(kafka_home, tmp_path_factory.mktemp("secured")) as made:
+        made.run(commands("Users") + commands("Rights"))
+        made.run(commands("Rights of commands"), prefix="ops.", app="ops")
+        made.play()
+        create_topics(made.settings("admin"))
+        create_topics(made.operator("creator"))
+        _forget_refused_sockets()
+        yield made
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +68,35 @@ def embedded_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with start_embedded(tmp_path_factory.mktemp("embedded")) as broker:
         _forget_refused_sockets()
         yield broker.address
+
+
+class Done(NamedTuple):
+    """How a command ended and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def headrace_as(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """Run a command in this process with settings that it reads from the environment: a process of its own takes a second."""
+
+    def run(settings: Settings, *arguments: str) -> Done:
+        capsys.readouterr()
+        with monkeypatch.context() as patched:
+            for name in [name for name in os.environ if name.startswith(PREFIX)]:
+                patched.delenv(name)
+            for name, value in environment(settings).items():
+                patched.setenv(name, value)
+            try:
+                main(list(arguments))
+                code = 0
+            except SystemExit as end:
+                code = int(end.code or 0)
+        return Done(code, *capsys.readouterr())
+
+    return run
 
 
 def _forget_refused_sockets() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,6 +23,7 @@ import pytest
 from flows import World
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packaging.requirements import Requirement
 from planted import NOW
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are no part of the installed package
@@ -53,6 +56,7 @@ from streams.settings import load
 from streams.vectorize import CatalogueStep
 from streams.words import read
 
+ROOT = Path(__file__).parents[1]
 DIM = 32
 ENCODER = HashingEncoder(DIM)
 Seeds = st.integers(0, 2**48)
@@ -242,6 +246,27 @@ def test_guided_bytes_are_checked() -> None:
     guided.check(b"e" + json.dumps(whole_event(random.Random(1), NOW)).encode(), messages, read, NOW)
 
 
+def test_guided_bytes_find_nothing(tmp_path: Path) -> None:
+    """atheris leads thousands of bytes through the decoders and the reading of words, and none is answered wrongly."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    (atheris,) = map(Requirement, project["optional-dependencies"]["fuzz"])
+    if atheris.marker and not atheris.marker.evaluate():
+        pytest.skip(f"atheris has wheels only where {atheris.marker}")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.guided", "--seconds", "3", "--seed", "1", "--folder", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = re.search(r"^Done (\d+) runs in \d+ second", done.stderr, re.MULTILINE)
+    assert said, done.stderr
+    assert int(said[1]) > 1_000
+    assert [path.name for path in tmp_path.iterdir()] == ["reached"]  # what led to an error would lie beside
+
+
 @pytest.mark.embedded
 def test_what_is_missing_is_found(embedded_world: Callable[..., World]) -> None:
     """Without a worker all is missing that should come, each kind in a line of its own; a letter too many is told, too."""
@@ -273,7 +298,7 @@ def test_a_worker_survives_a_flood_of_damaged_messages(tmp_path: Path) -> None:
     """The command sends 2,000 messages, finds every bad one among the dead letters and every good one served, and says so."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.fuzz", "--count", "2000", "--seed", "7", "--folder", str(tmp_path / "run")],
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

@@ -17,7 +17,6 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,12 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from flows import World, eventually
 from kafka import TopicPartition
-from kafka.admin import ACL, ACLOperation, ACLPermissionType, ACLResourcePatternType, ResourcePattern, ResourceType
 from pydantic import SecretStr
-from secured import ROOT, USERS, Secured, commands, start_secured
+from secured import GRANTS, KEY_PASSWORD, ROOT, USERS, Right, Secured, commands, environment, granted, refusal, without
 
 from streams.kafka import (
     BrokerUnreachable,
-    RightsError,
     connection,
-    create_topics,
     faust_connection,
     open_admin,
     open_consumer,
@@ -45,7 +41,7 @@ from streams.kafka import (
 from streams.messages import RecommendationList, RecommendedItem, encode
 from streams.reading import records
 from streams.rights import SHOWN, check_worker_rights, fence_prefix, worker_rights
-from streams.settings import PREFIX, Settings, encoder_slug, load
+from streams.settings import Settings, encoder_slug, load
 from streams.worker import Discreet
 
 # kafka-python 3.0.12 leaves sockets to the garbage collector, whose warning hits whatever test runs then.
@@ -55,24 +51,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 DOOR = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN"}
 CANARY = re.compile("canary-[a-z]+-")
-
-
-@pytest.fixture(scope="module")
-def secured(kafka_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    """A secured Kafka with the topics, and with the users and rights that docs/security.md makes."""
-    with start_secured(Path(os.environ["KAFKA_HOME"]), tmp_path_factory.mktemp("secured")) as made:
-        made.run(commands("Users"))
-        made.run(commands("Rights"))
-        create_topics(made.settings("admin"))
-        yield made
-
-
-def environment(settings: Settings, **more: str) -> dict[str, str]:
-    """Return the environment of a process with these settings, secrets included."""
-    given = {name: getattr(settings, name) for name in settings.model_fields_set}
-    text = {name: value.get_secret_value() if isinstance(value, SecretStr) else str(value) for name, value in given.items()}
-    own = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    return {**own, "COLUMNS": "200", **{PREFIX + name.upper(): value for name, value in text.items()}, **more}
 
 
 def headrace(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -124,12 +102,14 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
 
 @pytest.mark.kafka
-@pytest.mark.parametrize("door", ["tls", "plain"])
+@pytest.mark.parametrize("door", ["tls", "plain", "mutual"])
 async def test_every_client_gets_in(secured: Secured, door: str) -> None:
-    """Through both doors kafka-python reads, aiokafka writes, and Faust's driver connects with its credentials."""
+    """Through each door kafka-python reads, aiokafka writes, and Faust's driver connects with its credentials."""
     from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
-    settings = secured.settings("worker", **({} if door == "tls" else {"broker": secured.plain, **DOOR}))
+    settings = secured.settings("worker", **({"broker": secured.plain, **DOOR} if door == "plain" else {}))
+    if door == "mutual":
+        settings = secured.certified("worker")
     events = topics(settings).events
     faust = faust_connection(settings)
     addresses = [url.removeprefix("kafka://") for url in faust["broker"]]
@@ -188,20 +168,69 @@ def test_nobody_else_gets_in(secured: Secured, wrong: dict[str, Any], reason: st
     assert said == f"no Kafka at {secured.tls} within 1 s: {secured.tls} {reason}"
 
 
+UNUSABLE = (
+    "the client's certificate FOLDER/worker.pem cannot be used (WHY): "
+    "check HEADRACE_SSL_CERTFILE, HEADRACE_SSL_KEYFILE and HEADRACE_SSL_PASSWORD"
+)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    ("certificate", "key", "password", "reason"),
+    [
+        ("", "", "", "ADDRESS wants a certificate of the client (WHY): set HEADRACE_SSL_CERTFILE and HEADRACE_SSL_KEYFILE"),
+        (
+            *("stranger.pem", "stranger.key", KEY_PASSWORD),
+            "ADDRESS does not trust FOLDER/stranger.pem (WHY): set HEADRACE_SSL_CERTFILE to one that it does",
+        ),
+        ("worker.pem", "worker.key", "canary-key-guess", UNUSABLE),
+        ("worker.pem", "reader.key", KEY_PASSWORD, UNUSABLE),
+    ],
+)
+def test_nobody_gets_in_without_a_certificate(secured: Secured, certificate: str, key: str, password: str, reason: str) -> None:
+    """Where Kafka asks for a certificate, none, a stranger's, and one without its key are one line that says what to set."""
+    files = {"ssl_certfile": secured.folder / certificate, "ssl_keyfile": secured.folder / key} if certificate else {}
+    none = {"ssl_certfile": None, "ssl_keyfile": None}
+    settings = secured.certified("worker", **(none | files), ssl_password=password, connect_timeout_s=1.0)
+    with pytest.raises(BrokerUnreachable) as caught:
+        wait_for_broker(settings)
+    said = re.sub(r"\(.+\)", "(WHY)", str(caught.value))
+    del caught  # its traceback holds the client
+    gc.collect()
+    reason = reason.replace("ADDRESS", secured.mutual).replace("FOLDER", str(secured.folder))
+    assert said == f"no Kafka at {secured.mutual} within 1 s: {reason}"
+
+
+@pytest.mark.kafka
+def test_a_certificate_brings_its_users_rights(secured: Secured, headrace_as: Callable[..., Any]) -> None:
+    """Who comes in by a certificate is the user in its name: each may what that user may, and nothing else."""
+    producer, worker, reader = (secured.certified(user) for user in USERS)
+    sent = headrace_as(producer, "produce", "--user", "eve", "--type", "wish", "--text", "jazz")
+    assert (sent.returncode, sent.stderr) == (0, "")
+    assert re.fullmatch(r"events\[\d]@\d+\n", sent.stdout)
+    check_worker_rights(worker)
+    assert refusal(lambda: check_worker_rights(reader)).startswith("the user of this connection may not Read topic events,")
+    refused = headrace_as(producer, "list", "eve")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        f"headrace: the user of this connection may not Read topic recommendations: {GRANTS}\n",
+    )
+
+
 def _typed(name: str, value: Any) -> Any:
     return SecretStr(value) if name == "sasl_password" else value
 
 
 @pytest.mark.kafka
 def test_a_worker_with_these_rights_makes_lists_and_uses_every_one(
-    secured: Secured, start: Callable[..., Running], tmp_path: Path
+    secured: Secured, start: Callable[..., Running], headrace_as: Callable[..., Any], tmp_path: Path
 ) -> None:
     """What the commands grant is enough for a real worker, producer and reader, and nothing of it is too much."""
     producer, worker, reader = (secured.settings(user) for user in USERS)
     first = start(worker).ready()
     items = tmp_path / "items.jsonl"
     items.write_text("".join(json.dumps({"item_id": f"i{n}", "title": f"jazz record {n}"}) + "\n" for n in range(9)))
-    loaded = headrace(producer, "items", "load", str(items))
+    loaded = headrace_as(producer, "items", "load", str(items))
     assert (loaded.stdout, loaded.returncode) == ("9 items sent\n", 0), loaded.stderr
     eventually(lambda: len(list(records(worker, topics(worker).item_vectors))), lambda count: count == 9)
     for event in (
@@ -209,37 +238,20 @@ def test_a_worker_with_these_rights_makes_lists_and_uses_every_one(
         ["--user", "ann", "--type", "click", "--item", "i1"],
         ["--user", "bob", "--type", "erase"],
     ):
-        done = headrace(producer, "produce", *event)
+        done = headrace_as(producer, "produce", *event)
         assert done.returncode == 0, done.stderr
     with open_producer(producer) as sender:  # one that is no event, and one in a partition that is not its user's
         events = topics(producer).events
         sender.send(events.name, key=b"ann", value=b"no event")
         stray = {"event_id": "e1", "user_id": "cid", "type": "search", "at": time.time(), "text": "jazz"}
         sender.send(events.name, key=b"cid", value=json.dumps(stray).encode(), partition=1 - partition_of(b"cid", 2))
-    shown = eventually(lambda: headrace(reader, "list", "ann", "--json"), lambda done: done.returncode == 0)
+    shown = eventually(lambda: headrace_as(reader, "list", "ann", "--json"), lambda done: done.returncode == 0)
     assert json.loads(shown.stdout)["user_id"] == "ann"
-    eventually(lambda: headrace(reader, "list", "cid", "--json").returncode, lambda code: code == 0)
+    eventually(lambda: headrace_as(reader, "list", "cid", "--json").returncode, lambda code: code == 0)
     assert first.stop() == 0, first.said()
     again = start(worker).ready()  # another state folder: profiles come from the changelog
     assert again.stop() == 0, again.said()
-    needless = granted() - eventually(secured.allowed, lambda allowed: granted() <= allowed, 10)
-    assert not needless
-
-
-Right = tuple[str, str, str]  # user, operation, "topic NAME" or "group NAME"
-
-
-def granted() -> set[Right]:
-    """Return what the commands of docs/security.md grant."""
-    text = commands("Rights").replace("\\\n", " ").replace("${PREFIX}", "").replace("$APP", "headrace")
-    names = {shown: operation for operation, shown in SHOWN.items()}
-    return {
-        (user, names[operation], f"{kind} {name}")
-        for line in text.replace("$ENCODER", "hashing").splitlines()
-        for user in re.findall(r"--allow-principal User:(\w+)", line)
-        for operation in re.findall(r"--operation (\w+)", line)
-        for kind, name in re.findall(r"--(topic|group|transactional-id) (\S+)", line)
-    }
+    eventually(lambda: granted() - secured.allowed(), lambda needless: not needless, 10)
 
 
 def test_the_commands_say_what_the_code_says() -> None:
@@ -273,34 +285,6 @@ def test_kafka_lets_each_do_nothing_else(secured: Secured) -> None:
             if operation != "DESCRIBE"
         }
         assert found == {right for right in granted() if right[0] == user and right[2].startswith("topic ")}
-
-
-@contextmanager
-def without(secured: Secured, right: Right) -> Iterator[None]:
-    """Take a right away for the block."""
-    user, operation, resource = right
-    kind, _, name = resource.partition(" ")
-    how = ACLResourcePatternType.PREFIXED if kind == "transactional-id" else ACLResourcePatternType.LITERAL
-    pattern = ResourcePattern(ResourceType[kind.upper().replace("-", "_")], name, how)
-    acl = ACL(f"User:{user}", "*", ACLOperation[operation], ACLPermissionType.ALLOW, pattern)
-    with open_admin(secured.settings("admin")) as admin:
-        admin.delete_acls([acl])
-        try:
-            yield
-        finally:
-            admin.create_acls([acl])
-
-
-def refusal(call: Callable[[], None]) -> str:
-    """Return what a call is refused with, nothing where it is not."""
-    try:
-        call()
-    except RightsError as error:
-        return str(error)
-    return ""
-
-
-GRANTS = "an administrator of Kafka grants it, with the commands of docs/security.md"
 
 
 @pytest.mark.kafka
@@ -348,7 +332,9 @@ def test_a_worker_that_may_not_ends_with_2(secured: Secured, start: Callable[...
 @pytest.mark.parametrize(
     "right", [("worker", "WRITE", "topic recommendations"), ("worker", "READ", "topic events")], ids="-".join
 )
-def test_a_right_that_is_taken_away_ends_the_worker(secured: Secured, start: Callable[..., Running], right: Right) -> None:
+def test_a_right_that_is_taken_away_ends_the_worker(
+    secured: Secured, start: Callable[..., Running], headrace_as: Callable[..., Any], right: Right
+) -> None:
     """A worker that loses a right while it runs ends, and with the right it goes on where it stopped."""
     user = f"u{uuid.uuid4().hex}"
     settings = secured.settings("worker", session_timeout_s=6.0)
@@ -356,10 +342,10 @@ def test_a_right_that_is_taken_away_ends_the_worker(secured: Secured, start: Cal
     with without(secured, right):
         deadline = time.monotonic() + 30
         while worker.process.poll() is None and time.monotonic() < deadline:
-            headrace(secured.settings("producer"), "produce", "--user", user, "--type", "wish", "--text", "jazz")
+            headrace_as(secured.settings("producer"), "produce", "--user", user, "--type", "wish", "--text", "jazz")
         assert worker.process.poll() not in (None, 0), worker.said()
     start(settings).ready()
-    eventually(lambda: headrace(secured.settings("reader"), "list", user, "--json").returncode, lambda code: code == 0)
+    eventually(lambda: headrace_as(secured.settings("reader"), "list", user, "--json").returncode, lambda code: code == 0)
 
 
 @pytest.mark.kafka
@@ -395,9 +381,11 @@ def poll_once(secured: Secured, topic: str) -> None:
         ("reader", "topics --create", "create topics events, items, interactions, dead-letters"),
     ],
 )
-def test_what_is_not_granted_is_refused(secured: Secured, user: str, command: str, reason: str) -> None:
+def test_what_is_not_granted_is_refused(
+    secured: Secured, headrace_as: Callable[..., Any], user: str, command: str, reason: str
+) -> None:
     """A command that goes beyond its user's rights is one line with what is lacking, and exit code 2."""
-    done = headrace(secured.settings(user), *command.split())
+    done = headrace_as(secured.settings(user), *command.split())
     assert done.returncode == 2
     assert done.stderr.startswith(f"headrace: user {user} may not {reason}")
     assert done.stderr.endswith(f"{GRANTS}\n")
@@ -405,7 +393,7 @@ def test_what_is_not_granted_is_refused(secured: Secured, user: str, command: st
 
 
 @pytest.mark.kafka
-def test_a_reader_sees_ids_where_titles_are_not_granted(secured: Secured) -> None:
+def test_a_reader_sees_ids_where_titles_are_not_granted(secured: Secured, headrace_as: Callable[..., Any]) -> None:
     """Titles lie on a topic of the worker's: without a right to it, a list is shown with ids and why."""
     reader = secured.settings("reader")
     with open_producer(secured.settings("worker")) as sender:
@@ -414,7 +402,7 @@ def test_a_reader_sees_ids_where_titles_are_not_granted(secured: Secured) -> Non
             list_id="0-1", user_id="dan", items=(item,), event_id="e", event_at=1.0, published_at=1.0, model="m", covers=1
         )
         sender.send(topics(reader).recommendations.name, key=b"dan", value=encode(made))
-    done = headrace(reader, "list", "dan")
+    done = headrace_as(reader, "list", "dan")
     assert done.returncode == 0
     assert "i1" in done.stdout
     assert "ids in place of titles: user reader may not Read topic item-vectors-hashing" in " ".join(done.stderr.split())
