@@ -331,6 +331,6 @@ def test_a_key_without_its_pass_phrase_is_no_question(authority: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
     files = {"security_protocol": "SSL", "ssl_cafile": authority, "ssl_certfile": authority, "ssl_keyfile": locked}
     for wrong in ("", "shut"):
-        with pytest.raises(ssl.SSLError):
+        with pytest.raises(BrokerUnreachable, match=r"cannot be used .* HEADRACE_SSL_KEYFILE and HEADRACE_SSL_PASSWORD$"):
             connection(load(**files, ssl_password=wrong))
     assert connection(load(**files, ssl_password="open"))["ssl_context"]
