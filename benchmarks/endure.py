@@ -3,7 +3,9 @@
 `python -m benchmarks.endure` runs three nodes of Apache Kafka and one worker (hashing encoder) on 127.0.0.1:
 
 overload   The worker's rate is measured in a backlog. Then that many events times `--times` are sent a second, for `--seconds`;
-           each second lag, resident memory, lists and rebalances are written down, until the lag is zero again.
+           each second lag, resident memory, lists and partitions served are written down, until the lag is zero again.
+readers    A backlog is worked off three times: with no reader of lists, with one that takes a list a second, and with one that
+           stands still after the first (SIGSTOP). Seconds of each.
 away       All nodes stop for `--away` seconds under a light load, and start again; recovery is counted from when they answer.
 life       `--events` clicks, and resident memory after each tenth of them.
 
@@ -14,14 +16,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import shutil
 import signal
+import subprocess
 import sys
-import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,19 +30,18 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 from rich.console import Console
 
-from benchmarks import oracle, stage, texts
+from benchmarks import oracle, stage
 from benchmarks.cluster import NODES, Cluster, cluster
-from benchmarks.crowd import ITEMS, Load, Watch, publish_items
-from benchmarks.stage import BenchmarkError, Message, Worker
-from streams.broker import HOST, BrokerError
-from streams.kafka import create_topics, topics, wait_for_broker
-from streams.messages import Event, encode
+from benchmarks.crowd import Load, Watch, publish_items
+from benchmarks.stage import BenchmarkError, Worker
+from streams.broker import HOST, BrokerError, end_with_parent
+from streams.kafka import create_topics, open_consumer, topics, wait_for_broker
 from streams.settings import Settings, load
 
 FOLDER = Path(".headrace/endure")
 PARTITIONS = 6
-BACKLOG = 30_000
-SENDERS = 2
+BACKLOG = 60_000
+SHOWN_EACH = 5  # seconds between two lines of the curve on the screen
 
 
 @dataclass
@@ -53,10 +53,9 @@ class Stand:
     worker: Worker
     kafka: Cluster
     console: Console
+    log: Path
     found: dict[str, Any] = field(default_factory=dict)
     sent: int = 0
-    _rng: random.Random = field(default_factory=lambda: random.Random(1))
-    _items: list[str] = field(default_factory=lambda: [item.item_id for item in texts.items(ITEMS)])
 
     def memory_mb(self) -> float:
         """Return the worker's resident memory."""
@@ -67,57 +66,37 @@ class Stand:
         topic = topics(self.settings).events.name
         return sum(left for place, left in oracle.uncommitted(self.settings).items() if place.topic == topic)
 
+    def pour(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a process that sends clicks, numbered on from the last ones."""
+        given = ["--users", str(self.given.users), "--number", str(self.sent), *arguments]
+        return stage.child(self.settings, "benchmarks.pour", given, self.log)
+
+    def poured(self, process: subprocess.Popen[bytes]) -> float:
+        """Wait until it has sent them all; return how many it sent a second."""
+        answer = stage.answer(process, self.log, 4 * stage.WAIT_S)
+        self.sent += answer["sent"]
+        return float(answer["sent"] / answer["seconds"])
+
     def send(self, count: int) -> None:
         """Send clicks."""
-        stage.send(self.settings, topics(self.settings).events, (self._click() for _ in range(count)))
-
-    def send_for(self, rate: float, seconds: float) -> float:
-        """Send clicks at a rate from several threads; return the rate that was reached."""
-        began, before = time.monotonic(), self.sent
-
-        def work() -> None:
-            share = max(1, int(rate / SENDERS / 10))
-            while (since := time.monotonic() - began) < seconds:
-                self.send(share)
-                time.sleep(max(0.0, 0.1 - (time.monotonic() - began - since)))
-
-        threads = [threading.Thread(target=work) for _ in range(SENDERS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return (self.sent - before) / (time.monotonic() - began)
+        self.poured(self.pour("--most", str(count)))
 
     def drain(self) -> float:
         """Wait until nothing is behind; return the seconds."""
         began = time.monotonic()
-        self.worker.until(lambda: self.lag() == 0, "the lag to be zero", 0.2)
+        self.worker.until(lambda: self.lag() == 0, "the lag to be zero", 0.2, 4 * stage.WAIT_S)
         return time.monotonic() - began
-
-    def _click(self) -> Message:
-        self.sent += 1
-        user = f"u{self._rng.randrange(self.given.users)}"
-        event = Event(
-            event_id=f"e{self.sent}", user_id=user, type="click", at=time.time(), item_id=self._rng.choice(self._items)
-        )
-        return Message(user.encode(), encode(event))
 
 
 def overload(stand: Stand) -> None:
     """Send far more than the worker can bear."""
-    stand.worker.end()
-    stand.send(BACKLOG)
-    stand.worker.start()
-    stand.worker.until_ready()
-    rate = BACKLOG / stand.drain()
+    rate = BACKLOG / backlog(stand)
     stand.console.print(f"the worker's own rate: {rate:,.0f} events a second")
-    before, lists = stand.memory_mb(), stand.worker.metric("headrace_lists_total")
-    reached: list[float] = []
-    sender = threading.Thread(target=lambda: reached.append(stand.send_for(rate * stand.given.times, stand.given.seconds)))
-    sender.start()
+    before, listed = stand.memory_mb(), stand.worker.metric("headrace_lists_total")
+    sender = stand.pour("--rate", str(rate * stand.given.times), "--seconds", str(stand.given.seconds))
     curve: list[dict[str, float]] = []
     began = time.monotonic()
-    while sender.is_alive() or curve[-1]["lag"] > 0:
+    while sender.poll() is None or curve[-1]["lag"] > 0:
         time.sleep(1.0)
         stand.worker.check()
         now = stand.worker.metric("headrace_lists_total")
@@ -126,24 +105,82 @@ def overload(stand: Stand) -> None:
                 "s": round(time.monotonic() - began, 1),
                 "lag": stand.lag(),
                 "mb": round(stand.memory_mb(), 1),
-                "lists": now - lists,
+                "lists": now - listed,
                 "partitions": stand.worker.metric("headrace_partitions"),
             }
         )
-        lists = now
-        if len(curve) % 5 == 1:
+        listed = now
+        if len(curve) % SHOWN_EACH == 1:
             stand.console.print("  ".join(f"{name} {value:,.0f}" for name, value in curve[-1].items()))
+    sent = -stand.sent
+    reached = stand.poured(sender)
+    sent += stand.sent
     stand.found["overload"] = {
         "own_per_s": round(rate),
-        "sent_per_s": round(reached[0]),
+        "sent_per_s": round(reached),
         "seconds": stand.given.seconds,
         "lag_most": max(point["lag"] for point in curve),
         "mb_before": round(before, 1),
         "mb_most": max(point["mb"] for point in curve),
         "seconds_to_zero": curve[-1]["s"],
         "partitions_least": min(point["partitions"] for point in curve),
-        "events_a_list": round((reached[0] * stand.given.seconds) / max(1.0, sum(point["lists"] for point in curve)), 1),
+        "events_a_list": round(sent / max(1.0, sum(point["lists"] for point in curve)), 1),
+        "curve": curve[:: max(1, len(curve) // 12)],
     }
+
+
+def backlog(stand: Stand) -> float:
+    """Have a backlog worked off by a worker that starts; return the seconds from when it is ready."""
+    stand.worker.end()
+    stand.send(BACKLOG)
+    stand.worker.start()
+    stand.worker.until_ready()
+    return stand.drain()
+
+
+def readers(stand: Stand) -> None:
+    """Work off a backlog beside readers of lists of three kinds."""
+    taken = {"none": backlog(stand)}
+    for kind, pause_s in (("slow", 1.0), ("dead", None)):
+        with reader(stand, pause_s):
+            taken[kind] = backlog(stand)
+        stand.console.print(f"{BACKLOG:,} events, reader {kind}: {taken[kind]:.1f} s, without {taken['none']:.1f}")
+    stand.found["readers_s"] = {kind: round(seconds, 1) for kind, seconds in taken.items()}
+
+
+@contextmanager
+def reader(stand: Stand, pause_s: float | None) -> Iterator[None]:
+    """Read lists in a process for the block, in a group; it pauses after each, or is stopped for good after the first."""
+    follow = f"from benchmarks.endure import read_lists; read_lists({pause_s or 0.0})"
+    process = subprocess.Popen(
+        [sys.executable, "-c", follow],
+        env=stage.environment(stand.settings),
+        stdout=subprocess.PIPE,
+        preexec_fn=end_with_parent(),
+    )
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        if pause_s is None:
+            process.send_signal(signal.SIGSTOP)
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def read_lists(pause_s: float) -> None:
+    """Read all lists in a group of its own, one at a time; say so once, at the first."""
+    topic = topics(settings := load()).recommendations
+    with open_consumer(settings, group_id="reader-of-lists", max_poll_records=1) as consumer:
+        consumer.subscribe([topic.name])
+        is_first = True
+        while True:
+            if consumer.poll(timeout_ms=1_000):
+                if is_first:
+                    print("reading", flush=True)
+                is_first = False
+                time.sleep(pause_s)
 
 
 def away(stand: Stand) -> None:
@@ -178,7 +215,7 @@ def life(stand: Stand) -> None:
     stand.found["life"] = {"events": 10 * tenth, "mb": memory}
 
 
-PARTS = {"overload": overload, "away": away, "life": life}
+PARTS = {"overload": overload, "readers": readers, "away": away, "life": life}
 
 
 def play(given: argparse.Namespace, console: Console) -> tuple[dict[str, Any], oracle.Verdict]:
@@ -200,7 +237,7 @@ def play(given: argparse.Namespace, console: Console) -> tuple[dict[str, Any], o
         create_topics(settings)
         publish_items(settings)
         worker = stack.enter_context(stage.worker(settings, given.folder / "worker.log"))
-        stand = Stand(given, settings, worker, kafka, console)
+        stand = Stand(given, settings, worker, kafka, console, given.folder / "senders.log")
         worker.start()
         worker.until_ready()
         for part in given.parts:

@@ -108,13 +108,13 @@ class Worker:
             lines = self.log.read_text(errors="replace").strip().splitlines() or ["no output"]
             raise BenchmarkError(f"the worker ended with {self._process.returncode}: {lines[-1]} (all of it: {self.log})")
 
-    def until(self, is_done: Callable[[], bool], what: str, pause_s: float = POLL_S) -> None:
-        """Wait until something is done. Raises BenchmarkError when the worker ends before, or after five minutes."""
-        give_up = time.monotonic() + WAIT_S
+    def until(self, is_done: Callable[[], bool], what: str, pause_s: float = POLL_S, wait_s: float = WAIT_S) -> None:
+        """Wait until something is done. Raises BenchmarkError when the worker ends before, or after `wait_s`."""
+        give_up = time.monotonic() + wait_s
         while not is_done():
             self.check()
             if time.monotonic() > give_up:
-                raise BenchmarkError(f"waited {WAIT_S:.0f} s for {what}: read {self.log}")
+                raise BenchmarkError(f"waited {wait_s:.0f} s for {what}: read {self.log}")
             time.sleep(pause_s)
 
     def until_ready(self) -> None:
