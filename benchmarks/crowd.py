@@ -11,14 +11,14 @@ import time
 from typing import Any
 
 import msgspec
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from benchmarks import stage, texts
 from benchmarks.stage import BenchmarkError
 from ranking.index import ItemIndex
 from streams.catalogue import Catalogue, apply
-from streams.kafka import open_consumer, open_producer, topics
+from streams.kafka import BrokerUnreachable, open_consumer, open_producer, topics
 from streams.messages import Event, encode
 from streams.personalizer import load_encoder
 from streams.reading import assign
@@ -26,6 +26,7 @@ from streams.settings import Settings
 
 ITEMS = 400
 GIVE_UP_S = 90.0
+SILENT_S = 10.0  # without a list, in a crowd that gets tens of them a second
 LATE_S = 10 * 86_400.0
 BAD = (b"{", b"\xff\xfe", b'{"event_id": "x", "user_id": "u", "type": "dance", "at": 1}', b'{"user_id": 7}')
 
@@ -113,6 +114,7 @@ class Watch:
         self.settings, self.load = settings, load_
         self.reached = dict.fromkeys(range(settings.partitions), 0.0)
         self.lists = 0
+        self._positions: dict[TopicPartition, int] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -136,17 +138,28 @@ class Watch:
         return time.time() - moment
 
     def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._follow()
+            except (KafkaError, BrokerUnreachable):  # a node is away
+                time.sleep(0.1)
+
+    def _follow(self) -> None:
+        """Read on until the stop, or until nothing has come for a while: a reader can lose its node for good without a word."""
         with open_consumer(self.settings) as consumer:
             places = assign(consumer, topics(self.settings).recommendations)
-            consumer.seek_to_end(*places)
-            while not self._stop.is_set():
-                self._read(consumer)
+            if not self._positions:
+                consumer.seek_to_end(*places)
+                self._positions = {place: consumer.position(place) for place in places}
+            for place, offset in self._positions.items():
+                consumer.seek(place, offset)
+            last = time.monotonic()
+            while not self._stop.is_set() and time.monotonic() - last < SILENT_S:
+                if self._read(consumer):
+                    last = time.monotonic()
 
-    def _read(self, consumer: KafkaConsumer) -> None:
-        try:
-            fetched = consumer.poll(timeout_ms=100)
-        except KafkaError:  # a node is away
-            return
+    def _read(self, consumer: KafkaConsumer) -> bool:
+        fetched = consumer.poll(timeout_ms=100)
         for place, found in fetched.items():
             for record in found:
                 event_id = _heads.decode(record.value).event_id
@@ -154,3 +167,5 @@ class Watch:
                     self.lists += 1
                     sent = self.load.sent[int(event_id[1:])]
                     self.reached[place.partition] = max(self.reached[place.partition], sent)
+            self._positions[place] = found[-1].offset + 1
+        return bool(fetched)

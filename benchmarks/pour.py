@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from itertools import count
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
@@ -60,7 +61,7 @@ class Pourer:
         return sent
 
     async def _send(self, events: int) -> None:
-        batches = {}
+        batches: dict[int, Any] = {}
         for _ in range(events):
             key, user, partition = self._rng.choice(self._users)
             value = encode(
@@ -82,13 +83,13 @@ class Pourer:
         for partition in list(batches):
             await self._hand_over(batches, partition)
 
-    async def _hand_over(self, batches: dict[int, object], partition: int) -> None:
+    async def _hand_over(self, batches: dict[int, Any], partition: int) -> None:
         while len(self._under_way) >= UNDER_WAY:
             done, self._under_way = await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
             for each in done:
                 each.result()
         batch = batches.pop(partition)
-        batch.close()  # type: ignore[attr-defined]  # aiokafka is untyped here
+        batch.close()
         self._under_way.add(await self._producer.send_batch(batch, self._topic.name, partition=partition))
 
 

@@ -58,7 +58,8 @@ class ItemIndex:
 
     codes, scales: (capacity, dim) int8 and (capacity,) float32, the vectors as `ranking.codes` keeps them, unit rows within
     0.002; keys: (capacity,) uint64 of `key_of(item_id)`; category, brand: (capacity,) int32 codes, 0 is none; at: (capacity,)
-    float64; listed: (capacity,) bool, whether the item can be recommended now.
+    float64; listed: (capacity,) bool, whether the item can be recommended now; changed: (capacity,) int64, the number of the
+    last of the `changes` that touched the slot.
     """
 
     def __init__(self, dim: int, encoder_id: str) -> None:
@@ -73,6 +74,8 @@ class ItemIndex:
         self.brand = np.zeros(0, np.int32)
         self.at = np.zeros(0, np.float64)
         self.listed = np.zeros(0, np.bool_)
+        self.changes = 0
+        self.changed = np.zeros(0, np.int64)
         self._searched = np.zeros(0, np.bool_)  # whether the search structure holds the slot
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
@@ -126,6 +129,7 @@ class ItemIndex:
             fresh = codes.encode(vectors[list(rows.values())])
             moved = self._moved(slots, *fresh)
             self.codes[slots], self.scales[slots] = fresh
+            self._note(slots)
             self._reindex(slots[moved])
         self._train_when_grown()
 
@@ -138,6 +142,7 @@ class ItemIndex:
             for slot in slots:
                 self.items[slot] = None
                 self.listed[slot] = False
+            self._note(np.array(slots, np.int64))
             self._reindex(np.array(slots, np.int64))
             self._free.extend(slots)
 
@@ -201,6 +206,7 @@ class ItemIndex:
             for start in range(0, head.count, PART):
                 index._read_part(file, np.arange(start, min(start + PART, head.count)))
         index._searched[:] = index.listed
+        index.changes, index.changed[: head.count] = 1, 1
         return index
 
     def _read_part(self, file: BinaryIO, slots: NDArray[np.int64]) -> None:
@@ -246,7 +252,7 @@ class ItemIndex:
         if wanted <= capacity:
             return
         room = max(wanted, capacity + capacity // 4, 1_024)  # a quarter more: memory counts, and copies are rare enough
-        for name in ("codes", "scales", "keys", "category", "brand", "at", "listed", "_searched"):
+        for name in ("codes", "scales", "keys", "category", "brand", "at", "listed", "changed", "_searched"):
             old = getattr(self, name)
             new = np.zeros((room, *old.shape[1:]), old.dtype)
             new[:capacity] = old
@@ -258,6 +264,10 @@ class ItemIndex:
         changed: NDArray[np.bool_] = np.any(self.codes[slots] != fresh, axis=1) | (self.scales[slots] != scales)
         stale: NDArray[np.bool_] = (self._searched[slots] != listed) | (listed & changed)
         return stale
+
+    def _note(self, slots: NDArray[np.int64]) -> None:
+        self.changes += 1
+        self.changed[slots] = self.changes
 
     def _reindex(self, slots: NDArray[np.int64]) -> None:
         """Bring the search structure up to date for these slots."""

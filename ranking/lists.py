@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ranking import queries, ranker, retrieve, rules
 from ranking.index import IndexedItem, ItemIndex
+from ranking.learned import Learned, Reading
 from ranking.profile import HalfLives, Profile
 from ranking.queries import Queries
 from ranking.ranker import FEATURES, Scores, ZeroShot
@@ -29,13 +31,24 @@ class Ranked(NamedTuple):
     reason: str
 
 
+class Scored(NamedTuple):
+    """Candidates of m users with their scores. read: by a learned model; allowed: (m, c) bool, which may stand in a list."""
+
+    read: Reading | None
+
+    found: Queries
+    among: Candidates
+    allowed: NDArray[np.bool_]
+    scores: Scores
+
+
 @dataclass(frozen=True, slots=True)
 class ListMaker:
     """What lists are made with and from. candidates: how many neighbours are ranked for a user."""
 
     index: ItemIndex
     signals: Signals
-    model: ZeroShot = field(default_factory=ZeroShot)
+    model: ZeroShot | Learned = field(default_factory=ZeroShot)
     rules: Rules = field(default_factory=Rules)
     half_lives: HalfLives = field(default_factory=HalfLives)
     candidates: int = 100
@@ -49,12 +62,23 @@ class ListMaker:
 
     def _chunk(self, profiles: Sequence[Profile], at: float) -> list[list[Ranked]]:
         with self.index.lock:  # for some milliseconds: the follower adds items between two chunks
-            found = queries.queries(profiles, at, self.index, self.half_lives)
-            among = retrieve.candidates(found, self.model.query_weights(), self.candidates, at, self.index, self.signals)
-            allowed = ranker.is_allowed(among.slots, self.index) & rules.unseen(among.slots, self.index.keys, profiles)
-            scores = ranker.score(self.model, found, among, allowed, at, self.index)
+            _, found, among, _, scores = self.scored(profiles, at)
             columns = rules.choose(scores.logit, among.slots, self.index.category, found.is_cold, self.rules)
             return self._lists(columns, found, among, scores)
+
+    def scored(self, profiles: Sequence[Profile], at: float) -> Scored:
+        """Return the candidates of users with their scores. Hold the index's lock."""
+        index, signals = self.index, self.signals
+        found = queries.queries(profiles, at, index, self.half_lives)
+        model = self.model
+        read = model.read(profiles, found, at, index, signals) if isinstance(model, Learned) else None
+        more = read.more if read is not None else None
+        among = retrieve.candidates(found, model.query_weights(), self.candidates, at, index, signals, more)
+        allowed = ranker.is_allowed(among.slots, index) & rules.unseen(among.slots, index.keys, profiles)
+        scores = ranker.score(model if isinstance(model, ZeroShot) else ZeroShot(), found, among, allowed, at, index)
+        if isinstance(model, Learned) and read is not None:
+            scores = model.score(read, found, among, scores, allowed, at, index, signals)
+        return Scored(read, found, among, allowed, scores)
 
     def _lists(self, columns: list[list[int]], found: Queries, among: Candidates, scores: Scores) -> list[list[Ranked]]:
         picked = np.zeros((len(columns), max(map(len, columns))), np.int64)

@@ -65,12 +65,13 @@ class Scores:
     """logit: (m, c) float32, before the temperature, -inf for what is left out.
 
     probability: (m, c) float32, rows sum to 1 over the candidates, 0 for what is left out.
-    parts: (m, c, 10) float32, what each feature of FEATURES added to the logit.
-    cosines: (m, c, LAST) float32, with the last touches.
+    features: (m, c, 10) float32, FEATURES. parts: (m, c, 10) float32, what each added to the zero-shot logit.
+    cosines: (m, c, QUERIES) float32, with each query.
     """
 
     logit: NDArray[np.float32]
     probability: NDArray[np.float32]
+    features: NDArray[np.float32]
     parts: NDArray[np.float32]
     cosines: NDArray[np.float32]
 
@@ -97,7 +98,7 @@ def score(
     features[:, :, 9] = np.exp2(-np.maximum(0.0, at - index.at[among.slots]) / FRESH_S)
     parts = features * model.feature_weights()
     logit = np.where(allowed, parts.sum(axis=2), np.float32(-np.inf)).astype(np.float32)
-    return Scores(logit, _softmax(logit, model.temperature), parts, cosines[:, :, INTERESTS:])
+    return Scores(logit, softmax(logit, model.temperature), features, parts, cosines)
 
 
 def reasons(scores: Scores, found: Queries, picked: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -107,7 +108,7 @@ def reasons(scores: Scores, found: Queries, picked: NDArray[np.int64]) -> NDArra
     """
     parts = np.where(IS_REASON, np.take_along_axis(scores.parts, picked[:, :, None], axis=1), -np.inf)
     best = np.where(parts.max(axis=2) > 0.0, parts.argmax(axis=2), AVOID)
-    cosines = np.take_along_axis(scores.cosines, picked[:, :, None], axis=1)
+    cosines = np.take_along_axis(scores.cosines[:, :, INTERESTS:], picked[:, :, None], axis=1)
     cosines = np.where(found.strength[:, None, INTERESTS:] > 0.0, cosines, -1.0)
     is_like = (cosines.max(axis=2) >= LIKE) & OF_TOUCHES[best]
     codes: NDArray[np.int64] = np.where(is_like, len(FEATURES) + cosines.argmax(axis=2), best)
@@ -154,7 +155,7 @@ def _sharpen(cosines: NDArray[np.float32]) -> NDArray[np.float32]:
     return sharp
 
 
-def _softmax(logit: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+def softmax(logit: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
     """Return the softmax of each row; a row of -inf alone gives zeros."""
     logits = logit / temperature
     top = logits.max(axis=1, keepdims=True, initial=-np.inf)

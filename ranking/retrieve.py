@@ -42,11 +42,17 @@ class Candidates:
 
 
 def candidates(
-    found: Queries, weights: NDArray[np.float32], k: int, at: float, index: ItemIndex, signals: Signals
+    found: Queries,
+    weights: NDArray[np.float32],
+    k: int,
+    at: float,
+    index: ItemIndex,
+    signals: Signals,
+    more: NDArray[np.int64] | None = None,
 ) -> Candidates:
     """Return the candidates of m users, k of each from the search.
 
-    weights: (QUERIES,) float32, what a cosine with each query is worth.
+    weights: (QUERIES,) float32, what a cosine with each query is worth. more: (m, e) slots that a model adds, or NOWHERE.
     """
     combined = np.einsum("mq,mqd->md", found.strength * weights, found.vectors)
     _, near = index.search(combined, k)
@@ -58,12 +64,13 @@ def candidates(
     fill = np.concatenate([shared, index.newest(NEWEST)]) if cold.any() else np.zeros(0, np.int64)
     width = max(map(len, covisits), default=0)
     extra = np.full((len(near), width), NOWHERE, np.int64)
-    share = np.zeros((len(near), width + len(fill) + near.shape[1]), np.float32)
+    added = np.full((len(near), 0), NOWHERE, np.int64) if more is None else more
+    share = np.zeros((len(near), width + len(fill) + near.shape[1] + added.shape[1]), np.float32)
     for i, own in enumerate(covisits):
         extra[i, : len(own)] = list(own)
         share[i, : len(own)] = list(own.values())
     filled = np.where(cold[:, None], fill[None, :], NOWHERE)
-    slots = np.concatenate([extra, filled, near], axis=1)
+    slots = np.concatenate([extra, filled, near, added], axis=1)
     slots, share = _without_repeats(slots, share)
     rising = np.zeros(len(index.keys) + 1, np.float32)  # the last entry answers for NOWHERE
     rising[shared] = list(popular.values())

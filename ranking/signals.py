@@ -62,7 +62,7 @@ class Counts(NamedTuple):
 
 
 class Signals:
-    """Counts of all items. One lock for those who write; `related` takes none, and may see a part of what is just written.
+    """Counts of all items. One lock for those who write; `related` and `heats` take none, and may see half of a write.
 
     (Lists waited for the lock a tenth of their time.) So that numbers read never lie beyond an array, arrays grow before a
     number is known, and are read in the order: numbers, pairs, counts.
@@ -164,6 +164,17 @@ class Signals:
         ids = self._ids
         answers = iter([[(ids[number], score) for number, score in zip(*own, strict=True) if score > 0.0] for own in found])
         return [next(answers) if row != NONE else [] for row in rows.tolist()]
+
+    def heats(self, item_ids: Sequence[str], at: float) -> NDArray[np.float64]:
+        """Return recent and steady touches of items, (n, 2), decayed to a time (Unix seconds); 0 for an item that has none."""
+        rows = np.array([self._numbers.get(item_id, NONE) for item_id in item_ids], np.int32)
+        is_known = (rows != NONE) & (self._at[rows] > NEVER) if len(self._at) else np.zeros(len(rows), np.bool_)
+        own = rows[is_known]
+        age_s = np.maximum(0.0, at - self._at[own])
+        heats = np.zeros((len(rows), 2))
+        heats[is_known, 0] = self._recent[own] * np.exp2(-age_s / self.settings.recent_s)
+        heats[is_known, 1] = self._steady[own] * np.exp2(-age_s / self.settings.steady_s)
+        return heats
 
     def rising(self, at: float) -> list[tuple[str, float]]:
         """Return what is popular now, best first, with a score in (0, 1]: decayed recent touches over the largest.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 import encoders
 from encoders import Encoder
 from ranking.index import ItemIndex
+from ranking.learned import Learned
 from ranking.lists import ListMaker
 from ranking.profile import MAX_TOUCHES, HalfLives, Profile, Touch, Update, fold, is_counted, key_of, pack, unpack
+from ranking.ranker import ZeroShot
 from ranking.rules import Rules
 from ranking.signals import Signals, SignalSettings
 from streams.messages import Event, Interaction, RecommendedItem
@@ -152,14 +154,21 @@ class Personalizer:
                 insort(recent[i], touch, key=attrgetter("at"))
         return Folded(changed, interactions, sum(map(sum, folded)), replayed)
 
+    def profiles(self, records: Mapping[str, bytes]) -> list[Profile]:
+        """Return the profiles of records, in order. Raises RecordError."""
+        return [self._profile(user, record) for user, record in records.items()]
+
+    def use(self, model: ZeroShot | Learned) -> None:
+        """Rank with another model from the next list on. Any thread may call it."""
+        self.maker = replace(self.maker, model=model)
+
     def is_counted(self, record: bytes, partition: int, offset: int) -> bool:
         """Tell whether a profile holds the event at this place, or a later one of its partition. Raises RecordError."""
         return is_counted(self._read(record), partition, offset)
 
     def recommend(self, records: Mapping[str, bytes], at: float) -> dict[str, tuple[RecommendedItem, ...]]:
         """Return each user's list at a time (Unix seconds), best first."""
-        profiles = [self._profile(user, record) for user, record in records.items()]
-        lists = self.maker.lists(profiles, at)
+        lists = self.maker.lists(self.profiles(records), at)
         return {user: tuple([RecommendedItem(*item) for item in own]) for user, own in zip(records, lists, strict=True)}
 
     def step(

@@ -1,0 +1,298 @@
+"""Fit the towers and M on what a replay wrote down.
+
+Knows no events, files or clock: examples come in as arrays. Both losses are listwise softmax cross-entropy, the towers' over
+all items, M's over the candidates of a list; the target is what the user touched next. Where items are many, the towers'
+softmax takes the batch's own and a uniform sample of the others, each of which stands for as many as were left out (the
+correction of Bengio and Senecal, 2008).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  as everybody writes it
+
+from ranking.index import NOWHERE
+from ranking.learned import tensors
+from ranking.snapshots import Snapshots
+from ranking.towers import Shape, Towers
+
+ALL_UP_TO = 20_000  # items that a softmax takes whole
+SAMPLED = 8_192  # others in it above
+EVALUATED = 8_192  # items placed at once
+Tell = Callable[[str, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """n users at a moment, and what each touched next. targets: (n, k) int32 slots, NOWHERE where there are fewer."""
+
+    read: Snapshots
+    targets: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def take(self, rows: NDArray[np.int64]) -> Examples:
+        """Return some of them."""
+        return Examples(self.read.take(rows), self.targets[rows])
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """n candidate lists. named: (n, c, f) float16; slots: (n, c) int32, NOWHERE for none; users: (n, width) U'.
+
+    allowed: (n, c) bool; wanted: (n, c) bool, the items that the user touched next.
+    """
+
+    named: NDArray[np.float16]
+    slots: NDArray[np.int32]
+    users: NDArray[np.float32]
+    allowed: NDArray[np.bool_]
+    wanted: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to fit. Seconds are no part of it: the same plan and data give the same model."""
+
+    epochs: int = 30
+    patience: int = 4
+    batch: int = 512
+    rate: float = 1e-3
+    decay: float = 0.01
+    drop: float = 0.2
+    without_residual: float = 0.3
+    smoothing: float = 0.05
+    seed: int = 1
+    device: str = "cpu"
+
+
+def new_towers(shape: Shape, vectors: NDArray[np.float32], plan: Plan) -> Towers:
+    """Return towers that have learnt only how the items' vectors, (slots, dim), lie."""
+    torch.manual_seed(plan.seed)
+    towers = Towers(shape, plan.drop)
+    towers.item.fit_whitening(torch.from_numpy(vectors))
+    return towers
+
+
+def fit_towers(
+    towers: Towers,
+    vectors: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    examples: Examples,
+    held_out: Examples | None,
+    plan: Plan,
+    tell: Tell = lambda what, epoch, figures: None,
+) -> tuple[Towers, int]:
+    """Return the towers fitted, and after how many epochs: the best on what was held out, all of `plan` without it.
+
+    vectors: (slots, dim) of all items; rows: (slots,) of the residual table, 0 for none.
+    """
+    torch.manual_seed(plan.seed)
+    towers = towers.to(plan.device)
+    catalogue = _Catalogue(torch.from_numpy(vectors).to(plan.device), torch.from_numpy(rows).to(plan.device), plan)
+    optimizer = torch.optim.AdamW(towers.parameters(), plan.rate, weight_decay=plan.decay)
+    steps = math.ceil(len(examples) / plan.batch) * plan.epochs
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate, total_steps=max(2, steps), pct_start=0.1)
+    order = np.random.default_rng(plan.seed)
+    best = _Best(towers)
+    for epoch in range(1, plan.epochs + 1):
+        towers.train()
+        losses = []
+        for part in _batches(len(examples), plan.batch, order):
+            loss = catalogue.loss(towers, examples.take(part))
+            _step(towers, optimizer, loss)
+            schedule.step()
+            losses.append(float(loss.detach()))
+        figures = {"loss": float(np.mean(losses))}
+        if held_out is not None:
+            figures |= catalogue.figures(towers, held_out)
+            best.note(epoch, figures["held_out_loss"])
+        tell("towers", epoch, figures)
+        if held_out is not None and epoch - best.epoch >= plan.patience:
+            break
+    if held_out is not None:
+        towers.load_state_dict(best.state)
+    return towers.cpu().eval(), plan.epochs if held_out is None else best.epoch
+
+
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+
+
+class _Catalogue:
+    """All items as targets."""
+
+    def __init__(self, vectors: Tensor, rows: Tensor, plan: Plan) -> None:
+        self._vectors, self._rows, self._plan = vectors, rows, plan
+
+    def loss(self, towers: Towers, examples: Examples) -> Tensor:
+        """Return the mean cross-entropy of a batch."""
+        kept, stands_for = self._kept(examples)
+        targets, share = _shares(examples.targets, self._vectors.device)
+        read = self._to_device(examples.read)
+        own, rows = self._vectors, self._rows
+        if kept is not None:
+            places = torch.full((len(own),), NOWHERE, device=own.device)
+            places[kept] = torch.arange(len(kept), device=own.device)
+            own, rows = own[kept], rows[kept]
+            targets, touches = (torch.where(each >= 0, places[each.clamp(min=0)], NOWHERE) for each in (targets, read[0]))
+            read = (touches, *read[1:])
+        rows = rows * (torch.rand(len(rows), device=rows.device) >= self._plan.without_residual)
+        placed = towers.item(own, rows)
+        logits = towers.users(placed, *read) @ placed.T / towers.log_temperature.exp() + stands_for
+        chances = F.log_softmax(logits, dim=1)
+        hit = (chances.gather(1, targets.clamp(min=0)) * share).sum(1)
+        smooth = self._plan.smoothing
+        return -((1.0 - smooth) * hit + smooth * chances.mean(1)).mean()
+
+    def _kept(self, examples: Examples) -> tuple[Tensor | None, Tensor]:
+        """Return the slots that take part (None: all), and the logarithm of how many each stands for."""
+        count, device = len(self._vectors), self._vectors.device
+        if count <= ALL_UP_TO:
+            return None, torch.zeros(1, device=device)
+        needed = np.unique(np.concatenate([examples.targets.ravel(), examples.read.touches.ravel()]))
+        needed = needed[needed != NOWHERE]
+        others = np.setdiff1d(torch.randint(count, (SAMPLED,)).numpy(), needed)
+        weight = math.log(max(1.0, (count - len(needed)) / max(1, len(others))))
+        stands_for = torch.cat([torch.zeros(len(needed)), torch.full((len(others),), weight)])
+        kept = torch.from_numpy(np.concatenate([needed, others]).astype(np.int64))
+        return kept.to(device), stands_for.to(device)
+
+    @torch.inference_mode()
+    def figures(self, towers: Towers, examples: Examples) -> dict[str, float]:
+        """Return loss and recall of the first target among the best 10 of all items."""
+        towers.eval()
+        placed = torch.cat(
+            [towers.item(*part) for part in zip(self._vectors.split(8_192), self._rows.split(8_192), strict=True)]
+        )
+        losses, hits = [], []
+        for part in _batches(len(examples), self._plan.batch, None):
+            own = examples.take(part)
+            targets, share = _shares(own.targets, placed.device)
+            logits = towers.users(placed, *self._to_device(own.read)) @ placed.T / towers.log_temperature.exp()
+            losses.append(-(F.log_softmax(logits, dim=1).gather(1, targets.clamp(min=0)) * share).sum(1))
+            rank = (logits > logits.gather(1, targets[:, :1].clamp(min=0))).sum(1)
+            hits.append((rank < 10).float())
+        return {"held_out_loss": float(torch.cat(losses).mean()), "held_out_recall_10": float(torch.cat(hits).mean())}
+
+    def _to_device(self, read: Snapshots) -> tuple[Any, ...]:
+        return tuple(each.to(self._vectors.device) for each in tensors(read))
+
+
+def fit_ranker(
+    ranked: Ranked,
+    placed: NDArray[np.float32],
+    plan: Plan,
+    hidden: int = 64,
+    tell: Tell = lambda what, epoch, figures: None,
+) -> tuple[dict[str, NDArray[np.float32]], int]:
+    """Return M's tensors, as `learned.Ranker` takes them, and the epoch they are of. placed: (slots, width) V'."""
+    torch.manual_seed(plan.seed)
+    order = np.random.default_rng(plan.seed)
+    usable = order.permutation(np.flatnonzero((ranked.wanted & ranked.allowed).any(axis=1)))
+    held_out, own = usable[: len(usable) // 8], usable[len(usable) // 8 :]
+    model = _Mlp(ranked, placed, hidden, plan.drop)
+    optimizer = torch.optim.AdamW(model.parameters(), plan.rate, weight_decay=plan.decay)
+    best = _Best(model)
+    for epoch in range(1, plan.epochs + 1):
+        model.train()
+        losses = []
+        for part in _batches(len(own), plan.batch, order):
+            loss = model.loss(ranked, own[part])
+            _step(model, optimizer, loss)
+            losses.append(float(loss.detach()))
+        model.eval()
+        with torch.inference_mode():
+            parts = [model.loss(ranked, held_out[part]) * len(part) for part in _batches(len(held_out), plan.batch, None)]
+        figures = {"loss": float(np.mean(losses)), "held_out_loss": float(sum(parts)) / max(1, len(held_out))}
+        best.note(epoch, figures["held_out_loss"])
+        tell("ranker", epoch, figures)
+        if epoch - best.epoch >= plan.patience:
+            break
+    model.load_state_dict(best.state)
+    return model.arrays(), best.epoch
+
+
+class _Mlp(nn.Module):
+    """M while it is fitted."""
+
+    def __init__(self, ranked: Ranked, placed: NDArray[np.float32], hidden: int, drop: float) -> None:
+        super().__init__()
+        features, width = ranked.named.shape[2], placed.shape[1]
+        some = ranked.named[:: max(1, len(ranked) // 500)][ranked.allowed[:: max(1, len(ranked) // 500)]].astype(np.float64)
+        self._mean = some.mean(axis=0).astype(np.float32)
+        self._scale = (1.0 / np.maximum(some.std(axis=0), 1e-3)).astype(np.float32)
+        self._placed = placed
+        self.straight = nn.Linear(features + width, 1, bias=False)
+        self.first = nn.Linear(features + width, hidden)
+        self.second = nn.Linear(hidden, 1, bias=False)
+        self.drop = nn.Dropout(drop)
+        nn.init.zeros_(self.straight.weight)
+        nn.init.zeros_(self.second.weight)
+
+    def loss(self, ranked: Ranked, rows: NDArray[np.int64]) -> Tensor:
+        """Return the mean cross-entropy over the candidates of some lists."""
+        named = (ranked.named[rows].astype(np.float32) - self._mean) * self._scale
+        crossed = self._placed[ranked.slots[rows]] * ranked.users[rows][:, None, :]
+        x = torch.from_numpy(np.concatenate([named, crossed], axis=2))
+        logits = (self.straight(x) + self.second(self.drop(torch.relu(self.first(x))))).squeeze(2)
+        allowed = torch.from_numpy(ranked.allowed[rows])
+        chances = F.log_softmax(logits.masked_fill(~allowed, -1e9), dim=1)
+        wanted = torch.from_numpy(ranked.wanted[rows] & ranked.allowed[rows]).float()
+        return -(chances * wanted / wanted.sum(1, keepdim=True)).sum(1).mean()
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Return M's tensors."""
+        own = {
+            "w": self.straight.weight.T[:, 0],
+            "w1": self.first.weight.T,
+            "b1": self.first.bias,
+            "w2": self.second.weight.T[:, 0],
+        }
+        return {"mean": self._mean, "scale": self._scale} | {
+            name: np.ascontiguousarray(value.detach().numpy()) for name, value in own.items()
+        }
+
+
+class _Best:
+    """The state with the lowest loss so far."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self.epoch, self.loss = 0, math.inf
+        self.state: Mapping[str, Tensor] = copy.deepcopy(model.state_dict())
+
+    def note(self, epoch: int, loss: float) -> None:
+        """Keep the state when it is the best."""
+        if loss < self.loss:
+            self.epoch, self.loss = epoch, loss
+            self.state = copy.deepcopy(self._model.state_dict())
+
+
+def _shares(targets: NDArray[np.int32], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the targets and each one's share of 1, both (n, k)."""
+    own = torch.from_numpy(targets.astype(np.int64)).to(device)
+    there = (own >= 0).float()
+    return own, there / there.sum(1, keepdim=True).clamp(min=1.0)
+
+
+def _batches(count: int, size: int, order: np.random.Generator | None) -> Iterator[NDArray[np.int64]]:
+    rows = np.arange(count) if order is None else order.permutation(count)
+    for start in range(0, count, size):
+        yield rows[start : start + size]

@@ -1,0 +1,280 @@
+"""Train a model on a history: replay it through the product's own step, write down what the step knew, fit, and seal a bundle.
+
+Does not know files or topics. The history is replayed in time order, so that every number a model learns from was known when it
+counts: the first part trains the towers; with these in service the rest is replayed on, the candidates of its lists with their
+features are written down, and M is fitted on those; at last the towers go on with everything. A replay is what workers do: the
+same fold, the same counts, the same candidates.
+
+    TrainingError(ValueError)   a history that nothing can be learnt from: says what is missing
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranking import features
+from ranking.bundle import Bundle, Head, sealed
+from ranking.index import NOWHERE
+from ranking.learned import Learned, M
+from ranking.lists import CHUNK
+from ranking.profile import MAX_TOUCHES, Profile, new_profile, pack
+from ranking.queries import queries
+from ranking.ranker import is_allowed
+from ranking.snapshots import Snapshots, snapshots
+from ranking.towers import Shape, Towers
+from ranking.train import Examples, Plan, Ranked, Tell, fit_ranker, fit_towers, new_towers
+from streams.messages import EVENT_TYPES, Event
+from streams.personalizer import Personalizer, Sourced
+from streams.signals import SignalCounter
+
+WINDOW = 512  # events whose order among different users is let go: all of a user's in their order
+TOWERS_FROM = 0.1  # share of the events before which too little is known to learn from
+TOWERS_TO = 0.75  # share of the events that the towers learn from before M does
+HELD_OUT = 0.1  # of the towers' examples: the newest
+MOST_EXAMPLES = 120_000
+MOST_LISTS = 12_000
+FEWEST = 100
+LISTS_AT_ONCE = 64
+NEXT = 5  # next items of a user that are targets of the towers
+
+
+class TrainingError(ValueError):
+    """A history that nothing can be learnt from."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What bounds a training. shares of the events; numbers of examples."""
+
+    towers_from: float = TOWERS_FROM
+    towers_to: float = TOWERS_TO
+    examples: int = MOST_EXAMPLES
+    lists: int = MOST_LISTS
+    next_items: int = NEXT
+    width: int = 96
+    hidden: int = 64
+
+
+class Replay:
+    """Events folded and counted in order, by one thread; what workers would come to."""
+
+    def __init__(self, personalizer: Personalizer) -> None:
+        self.personalizer = personalizer
+        self.records: dict[str, bytes] = {}
+        self._counter = SignalCounter(personalizer.maker.signals)
+        self._nobody = pack(new_profile(personalizer.encoder.dim))
+
+    def fold(self, events: Sequence[tuple[int, Event]]) -> None:
+        """Fold events, each with its place in the history, and count what they tell of items."""
+        batch = [Sourced(event, 0, place) for place, event in events]
+        before = {sourced.event.user_id: self.records.get(sourced.event.user_id) for sourced in batch}
+        readings = self.personalizer.encode([sourced.event for sourced in batch])
+        folded = self.personalizer.fold(before, batch, readings)
+        self.records |= folded.records
+        self._counter.count(folded.interactions)
+
+    def profiles(self, user_ids: Sequence[str]) -> list[Profile]:
+        """Return users' profiles now."""
+        return self.personalizer.profiles({user: self.records.get(user, self._nobody) for user in user_ids})
+
+    def run(self, events: Sequence[Event], start: int, end: int, ask: Callable[[list[tuple[int, Event]]], None]) -> None:
+        """Fold the events of a range; `ask` is called with those of different users just before they are folded."""
+        for first in range(start, end, WINDOW):
+            for turn in turns(events, first, min(first + WINDOW, end)):
+                ask(turn)
+                self.fold(turn)
+
+
+def turns(events: Sequence[Event], start: int, end: int) -> Iterator[list[tuple[int, Event]]]:
+    """Yield the events of a range so that within a turn all users differ, and each user's keep their order."""
+    number: dict[str, int] = {}
+    made: list[list[tuple[int, Event]]] = []
+    for place in range(start, end):
+        event = events[place]
+        turn = number.get(event.user_id, 0)
+        number[event.user_id] = turn + 1
+        if turn == len(made):
+            made.append([])
+        made[turn].append((place, event))
+    yield from made
+
+
+def train(
+    personalizer: Personalizer,
+    events: Sequence[Event],
+    is_wanted: Callable[[Event], bool],
+    *,
+    sizes: Sizes | None = None,
+    plan: Plan | None = None,
+    settings: Mapping[str, object] | None = None,
+    tell: Tell = lambda what, epoch, figures: None,
+) -> Bundle:
+    """Return a model of a history in time order; `personalizer` holds its items, has folded nothing, and is used up.
+
+    Raises TrainingError.
+    """
+    return _Training(personalizer, events, is_wanted, sizes or Sizes(), plan or Plan(), tell).run(dict(settings or {}))
+
+
+class _Training:
+    """One training: what was written down so far."""
+
+    def __init__(
+        self,
+        personalizer: Personalizer,
+        events: Sequence[Event],
+        is_wanted: Callable[[Event], bool],
+        sizes: Sizes,
+        plan: Plan,
+        tell: Tell,
+    ) -> None:
+        self.personalizer, self.events, self.sizes, self.plan, self.tell = personalizer, events, sizes, plan, tell
+        self.index = personalizer.maker.index
+        self.kinds = ("", *EVENT_TYPES)
+        self.numbers = {kind: number for number, kind in enumerate(self.kinds)}
+        self.asked = self._asked(is_wanted)
+        self.residuals = sorted({wanted[0] for wanted in self.asked.values()})  # slots, in the order of their rows
+        self.replay = Replay(personalizer)
+        self._read: list[Snapshots] = []
+        self._targets: list[NDArray[np.int32]] = []
+        self._lists: list[Ranked] = []
+
+    def run(self, settings: dict[str, object]) -> Bundle:
+        """Replay, fit, and return the bundle."""
+        count, sizes = len(self.events), self.sizes
+        middle = int(sizes.towers_to * count)
+        self._replay(0, middle, self._sample(int(sizes.towers_from * count), middle, sizes.examples), frozenset())
+        towers, epochs = self._first_towers()
+        model = Learned(self._bundle(towers, {}, settings, {}), self.index)
+        self.personalizer.use(model)
+        self._replay(middle, count, self._sample(middle, count, sizes.examples), self._sample(middle, count, sizes.lists))
+        how = replace(self.plan, batch=LISTS_AT_ONCE, rate=2.0 * self.plan.rate)
+        m, ranker_epoch = fit_ranker(self._ranked(), model.placed, how, sizes.hidden, self.tell)
+        again = replace(self.plan, epochs=max(2, epochs // 3), rate=self.plan.rate / 3.0)
+        towers, _ = fit_towers(towers, *self._catalogue(), self._examples(), None, again, self.tell)
+        report: dict[str, object] = {
+            "events": count,
+            "examples": len(self._examples()),
+            "epochs": epochs,
+            "ranker_epoch": ranker_epoch,
+        }
+        return self._bundle(towers, m, settings, report)
+
+    def _first_towers(self) -> tuple[Towers, int]:
+        examples = self._examples()
+        if len(examples) < FEWEST:
+            raise TrainingError(
+                f"{len(self.events)} events give {len(examples)} next items of users to learn from, {FEWEST} are needed at "
+                "least: give more events, of users with more than one"
+            )
+        held_out = int(len(examples) * (1.0 - HELD_OUT))
+        older, newest = np.arange(held_out), np.arange(held_out, len(examples))
+        towers = new_towers(self._shape(), self._catalogue()[0], self.plan)
+        return fit_towers(towers, *self._catalogue(), examples.take(older), examples.take(newest), self.plan, self.tell)
+
+    def _shape(self) -> Shape:
+        return Shape(self.index.dim, self.sizes.width, touches=MAX_TOUCHES, kinds=len(self.kinds), rows=len(self.residuals))
+
+    def _bundle(
+        self, towers: Towers, m: Mapping[str, NDArray[np.float32]], settings: dict[str, object], report: Mapping[str, object]
+    ) -> Bundle:
+        head = Head(
+            encoder=self.index.encoder_id,
+            dim=self.index.dim,
+            kinds=self.kinds,
+            features=features.NAMES,
+            shape=towers.shape.numbers(),
+            settings=settings,
+            report=dict(report),
+        )
+        ids = [item.item_id if (item := self.index.items[slot]) is not None else "" for slot in self.residuals]
+        own = {name: value.detach().cpu().numpy() for name, value in towers.state_dict().items()}
+        return sealed(head, tuple(ids), own | {M + name: value for name, value in m.items()})
+
+    def _asked(self, is_wanted: Callable[[Event], bool]) -> dict[int, tuple[int, ...]]:
+        """Return place -> the slots of what the event's user wanted from there on, of the events that wanted something."""
+        after: dict[str, tuple[int, ...]] = {}
+        asked = {}
+        for place in range(len(self.events) - 1, -1, -1):
+            event = self.events[place]
+            slot = self.index.slot(event.item_id or "")
+            if slot == NOWHERE or not is_wanted(event):
+                continue
+            later = after.get(event.user_id, ())
+            asked[place] = after[event.user_id] = tuple(dict.fromkeys((slot, *later)))[: self.sizes.next_items]
+        return asked
+
+    def _sample(self, start: int, end: int, most: int) -> frozenset[int]:
+        places = [place for place in self.asked if start <= place < end]
+        order = np.random.default_rng(self.plan.seed).permutation(len(places))[:most]
+        return frozenset(places[number] for number in order)
+
+    def _replay(self, start: int, end: int, examples: frozenset[int], lists: frozenset[int]) -> None:
+        def ask(turn: list[tuple[int, Event]]) -> None:
+            wanted = [(place, event) for place, event in turn if place in examples or place in lists]
+            for first in range(0, len(wanted), CHUNK):
+                self._write_down(wanted[first : first + CHUNK], lists)
+
+        self.replay.run(self.events, start, end, ask)
+
+    def _write_down(self, asked: list[tuple[int, Event]], lists: frozenset[int]) -> None:
+        places = [place for place, _ in asked]
+        profiles = self.replay.profiles([event.user_id for _, event in asked])
+        at = [float(event.at) for _, event in asked]
+        targets = np.full((len(asked), self.sizes.next_items), NOWHERE, np.int32)
+        for i, place in enumerate(places):
+            targets[i, : len(self.asked[place])] = self.asked[place]
+        model = self.personalizer.maker.model
+        with self.index.lock:
+            found = queries(profiles, min(at), self.index, self.personalizer.maker.half_lives)
+            self._read.append(snapshots(profiles, at, self.index, self.numbers, found.vectors, found.strength))
+            self._targets.append(targets)
+            own = [i for i, place in enumerate(places) if place in lists]
+            if own and isinstance(model, Learned):
+                self._lists.append(self._list([profiles[i] for i in own], targets[own, 0], min(at), model))
+
+    def _list(self, profiles: list[Profile], wanted: NDArray[np.int32], at: float, model: Learned) -> Ranked:
+        maker = self.personalizer.maker
+        read, found, among, _, scores = maker.scored(profiles, at)
+        assert read is not None  # a learned model reads
+        named, _ = model.features(read, found, among, scores, at, maker.index, maker.signals)
+        return Ranked(
+            named.astype(np.float16),
+            among.slots.astype(np.int32),
+            read.users,
+            is_allowed(among.slots, maker.index),
+            among.slots == wanted[:, None],
+        )
+
+    def _examples(self) -> Examples:
+        return Examples(Snapshots.joined(self._read), np.concatenate(self._targets))
+
+    def _ranked(self) -> Ranked:
+        width = max((part.slots.shape[1] for part in self._lists), default=0)
+
+        def joined(name: str, empty: object) -> NDArray[np.generic]:
+            parts = [getattr(part, name) for part in self._lists]
+            return np.concatenate(
+                [
+                    np.pad(part, [(0, 0), (0, width - part.shape[1]), *[(0, 0)] * (part.ndim - 2)], constant_values=empty)  # type: ignore[call-overload]
+                    for part in parts
+                ]
+            )
+
+        return Ranked(
+            joined("named", 0),  # type: ignore[arg-type]
+            joined("slots", NOWHERE),  # type: ignore[arg-type]
+            np.concatenate([part.users for part in self._lists]),
+            joined("allowed", False),  # type: ignore[arg-type]
+            joined("wanted", False),  # type: ignore[arg-type]
+        )
+
+    def _catalogue(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return the vectors of all slots, and each slot's row of the residual table."""
+        rows = np.zeros(len(self.index.items), np.int64)
+        rows[self.residuals] = np.arange(1, len(self.residuals) + 1)
+        return self.index.vectors(np.arange(len(self.index.items))), rows
