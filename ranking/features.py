@@ -6,42 +6,44 @@ item, the newest first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ranking.index import NOWHERE, ItemIndex
+from ranking.links import TABLES
 from ranking.profile import ASKED, INTERESTS, LONG, SHORT, Profile
 from ranking.queries import LAST, Queries
 from ranking.ranker import FEATURES, Scores
 from ranking.retrieve import Candidates
 from ranking.signals import Signals
 
-FOLLOWED = 10  # newest touches whose followers count
-FOLLOWED_DECAY = 0.8
+FOLLOWED = 30  # newest touches whose links count
+FOLLOWED_DECAY = 0.7  # per touch
 RELATED = 80  # items co-visited with one, of those that are kept
 DAY_S = 86_400.0
+SOURCES = ("live", *TABLES)  # of links: the co-visits of now, and the tables of a training
+HOWS = ("last", "all", "even", "most")  # from the newest touch; from all, less by place; from all alike; the strongest
 NAMES = (
     *FEATURES,
     *("near_long", "near_short", "near_asked"),
     *(f"near_touch_{number}" for number in range(1, LAST + 1)),
     *("near_touches_most", "near_touches_mean"),
-    *("follows_last", "follows_all", "follows_most"),
+    *(f"{source}_{how}" for source in SOURCES for how in HOWS),
     *("popular", "recent_touches", "surge", "item_age", "is_untouched"),
     *("category_share", "brand_share", "category_last", "brand_last"),
     *("again", "again_times", "again_place"),
-    *("touches", "tower"),
+    *("touches", "silence", "tower"),
 )
+Link = tuple[NDArray[np.int64], NDArray[np.float32]]  # slots and scores
+Linked = Callable[[Sequence[int]], Mapping[int, Link]]  # of slots: what each leads to
 
 
 @dataclass(frozen=True, slots=True)
-class Follows:
-    """Per user, what was touched after the last touches: slots (n,) int64 without repeats, scores (n, 3) float32.
-
-    scores: after the newest touch; after all, summed with a decay by place; the most after any.
-    """
+class Leads:
+    """What a user's last touches lead to: slots (n,) int64, all different; scores (n, len(SOURCES), len(HOWS)) float32."""
 
     slots: NDArray[np.int64]
     scores: NDArray[np.float32]
@@ -59,43 +61,51 @@ def touched(profiles: Sequence[Profile], index: ItemIndex) -> list[list[int]]:
     ]
 
 
-def follows(touches: Sequence[Sequence[int]], index: ItemIndex, signals: Signals) -> list[Follows]:
-    """Return what follows the last touches of each user."""
+def leads(touches: Sequence[Sequence[int]], sources: Sequence[Linked], size: int) -> list[Leads]:
+    """Return what the last touches of each user lead to. sources: in the order of SOURCES; size: slots there are."""
     last = [list(dict.fromkeys(own))[:FOLLOWED] for own in touches]
-    related = _related(last, index, signals)
-    scratch = np.zeros((len(index.items) + 1, 3), np.float32)
+    distinct = list(dict.fromkeys(slot for own in last for slot in own))
+    linked = [source(distinct) for source in sources]
+    scratch = np.zeros((size, len(SOURCES), len(HOWS)), np.float32)
+    return [_leads_of(own, linked, scratch) for own in last]
+
+
+def _leads_of(last: Sequence[int], linked: Sequence[Mapping[int, Link]], scratch: NDArray[np.float32]) -> Leads:
+    """Return one user's leads; scratch is zero before and after."""
     found = []
-    for own in last:
-        parts = [related[slot] for slot in own]
+    for source, of in enumerate(linked):
+        parts = [of[slot] for slot in last if slot in of]
         if not parts:
-            found.append(Follows(np.zeros(0, np.int64), np.zeros((0, 3), np.float32)))
             continue
         slots = np.concatenate([slots for slots, _ in parts])
         scores = np.concatenate([scores for _, scores in parts])
         weights = np.repeat(FOLLOWED_DECAY ** np.arange(len(parts)), [len(slots) for slots, _ in parts])
-        newest = len(parts[0][0])
-        scratch[slots[:newest], 0] = scores[:newest]
-        np.add.at(scratch[:, 1], slots, scores * weights)
-        np.maximum.at(scratch[:, 2], slots, scores)
-        distinct = np.unique(slots)
-        found.append(Follows(distinct, scratch[distinct]))
-        scratch[distinct] = 0.0
-    return found
+        if last[0] in of:
+            scratch[parts[0][0], source, 0] = parts[0][1]
+        np.add.at(scratch[:, source, 1], slots, scores * weights)
+        np.add.at(scratch[:, source, 2], slots, scores / np.sqrt(len(parts)))
+        np.maximum.at(scratch[:, source, 3], slots, scores)
+        found.append(slots)
+    distinct = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+    made = np.sqrt(scratch[distinct])  # a few are far above the rest
+    scratch[distinct] = 0.0
+    return Leads(distinct, made)
 
 
-def _related(
-    last: Sequence[Sequence[int]], index: ItemIndex, signals: Signals
-) -> dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    distinct = list(dict.fromkeys(slot for own in last for slot in own))
-    ids = [item.item_id if (item := index.items[slot]) is not None else "" for slot in distinct]
-    related = {}
-    for slot, answer in zip(distinct, signals.related(ids, RELATED), strict=True):
-        pairs = list(index.listed_slots(answer))
-        related[slot] = (
-            np.array([other for other, _ in pairs], np.int64),
-            np.array([score for _, score in pairs], np.float32),
-        )
-    return related
+def live_links(index: ItemIndex, signals: Signals) -> Linked:
+    """Return the co-visits of now as a source of links."""
+
+    def linked(slots: Sequence[int]) -> Mapping[int, Link]:
+        ids = [item.item_id if (item := index.items[slot]) is not None else "" for slot in slots]
+        found = {}
+        for slot, answer in zip(slots, signals.related(ids, RELATED), strict=True):
+            pairs = list(index.listed_slots(answer))
+            if pairs:
+                others, scores = zip(*pairs, strict=True)
+                found[slot] = (np.array(others, np.int64), np.array(scores, np.float32))
+        return found
+
+    return linked
 
 
 def features(
@@ -103,28 +113,37 @@ def features(
     among: Candidates,
     scores: Scores,
     touches: Sequence[Sequence[int]],
-    following: Sequence[Follows],
+    leading: Sequence[Leads],
     tower: NDArray[np.float32],
+    last: Sequence[float],
     at: float,
     index: ItemIndex,
     signals: Signals,
 ) -> NDArray[np.float32]:
-    """Return (m, c, len(NAMES)) float32. scores: the zero-shot model's; tower: (m, c), U'·V'. Rows of NOWHERE mean nothing."""
+    """Return (m, c, len(NAMES)) float32. scores: the zero-shot model's; tower: (m, c), U'·V';
+
+    last: (m,) Unix seconds of each user's newest event. Rows of NOWHERE mean nothing.
+    """
     made = np.zeros((*among.slots.shape, len(NAMES)), np.float32)
     made[:, :, : len(FEATURES)] = scores.features
     column = len(FEATURES)
     for part in (
         _nearness(found, scores),
-        _followed(following, among.slots, len(index.items)),
+        _led(leading, among.slots, len(index.items)),
         _of_items(among.slots, at, index, signals),
         _kinship(touches, among.slots, index),
         _again(touches, among.slots, len(index.items)),
-        np.repeat(np.log1p([len(own) for own in touches])[:, None, None], among.slots.shape[1], axis=1),
+        _of_users(touches, last, at, among.slots.shape[1]),
         tower[:, :, None],
     ):
         made[:, :, column : column + part.shape[2]] = part
         column += part.shape[2]
     return made
+
+
+def _of_users(touches: Sequence[Sequence[int]], last: Sequence[float], at: float, c: int) -> NDArray[np.float32]:
+    numbers = [[len(own), max(0.0, at - since) / DAY_S] for own, since in zip(touches, last, strict=True)]
+    return np.repeat(np.log1p(np.array(numbers, np.float32))[:, None], c, axis=1)
 
 
 def _nearness(found: Queries, scores: Scores) -> NDArray[np.float32]:
@@ -135,11 +154,12 @@ def _nearness(found: Queries, scores: Scores) -> NDArray[np.float32]:
     return np.concatenate([near[:, :, [LONG, SHORT, ASKED]], touches, extra], axis=2)
 
 
-def _followed(following: Sequence[Follows], slots: NDArray[np.int64], size: int) -> NDArray[np.float32]:
-    scratch = np.zeros((size + 1, 3), np.float32)  # the last row answers for NOWHERE
-    made = np.empty((*slots.shape, 3), np.float32)
-    for i, own in enumerate(following):
-        scratch[own.slots] = own.scores
+def _led(leading: Sequence[Leads], slots: NDArray[np.int64], size: int) -> NDArray[np.float32]:
+    width = len(SOURCES) * len(HOWS)
+    scratch = np.zeros((size + 1, width), np.float32)  # the last row answers for NOWHERE
+    made = np.empty((*slots.shape, width), np.float32)
+    for i, own in enumerate(leading):
+        scratch[own.slots] = own.scores.reshape(-1, width)
         made[i] = scratch[slots[i]]
         scratch[own.slots] = 0.0
     return made

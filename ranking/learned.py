@@ -6,7 +6,7 @@ two matrix products in NumPy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ranking import features, search
+from ranking import features, links, search
 from ranking.bundle import Bundle, BundleError
-from ranking.features import Follows
+from ranking.features import SOURCES, Leads, Link, Linked
 from ranking.index import NOWHERE, ItemIndex
+from ranking.links import Links
 from ranking.profile import Profile
 from ranking.queries import Queries
 from ranking.ranker import Scores, ZeroShot, softmax
@@ -28,19 +29,24 @@ from ranking.snapshots import Snapshots, snapshots
 
 EXACT_UP_TO = 20_000  # items: above, an inverted file
 AT_ONCE = 1_024  # items whose V' is computed while lists wait: 30 ms
-NEAR = 100  # candidates by U'
-FOLLOWING = 100  # candidates by what follows the last touches
+NEAR = 100  # candidates by U', and by each source of links
+ADDED = 300  # candidates that the model adds, of all its sources in turn
 M = "m."  # what the names of M's tensors begin with; before M is fitted there are none, and the zero-shot scores stand
+CLIP = 8.0  # standard deviations
 POPULAR = 60  # candidates that all users get
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the model reads of m users. users: (m, width) U'; more: (m, e) candidates' slots, NOWHERE where there are fewer."""
+    """What the model reads of m users. users: (m, width) U'; last: (m,) Unix seconds of the newest event;
+
+    more: (m, e) candidates' slots, NOWHERE where there are fewer.
+    """
 
     users: NDArray[np.float32]
     touches: list[list[int]]
-    following: list[Follows]
+    leading: list[Leads]
+    last: list[float]
     more: NDArray[np.int64]
 
 
@@ -56,6 +62,11 @@ class Learned:
         self.temperature = ZeroShot().temperature  # the scale that rules are made for
         self._kinds = {kind: number for number, kind in enumerate(bundle.head.kinds)}
         self._rows = {item_id: row for row, item_id in enumerate(bundle.items, 1)}
+        self._row_of = np.zeros(
+            0, np.int64
+        )  # by slot: the row of the residual table, one more than that of the links; 0 for none
+        self._slot_of = np.full(len(bundle.items), NOWHERE, np.int64)
+        self._links = list(links.from_tensors(bundle.tensors).values())
         self._towers = _towers(bundle)
         self._ranker = Ranker({name[2:]: value for name, value in bundle.tensors.items() if name.startswith(M)})
         self._width = bundle.head.shape["width"]
@@ -76,27 +87,39 @@ class Learned:
         self._follow(index)
         users = self.users(self.snapshots(profiles, [at] * len(profiles), found, index))
         touches = features.touched(profiles, index)
-        following = features.follows(touches, index, signals)
+        tables = [self._linked(links, index) for links in self._links]
+        leading = features.leads(touches, [features.live_links(index, signals), *tables], len(index.items))
         _, near = self._search.nearest(users, NEAR)
-        popular = [slot for slot, _ in islice(index.listed_slots(signals.rising(at)), POPULAR)]
-        more = np.full((len(profiles), NEAR + FOLLOWING + POPULAR), NOWHERE, np.int64)
-        more[:, : near.shape[1]] = near
-        for i, own in enumerate(following):
-            best = (
-                own.slots
-                if len(own.slots) <= FOLLOWING
-                else own.slots[np.argpartition(-own.scores[:, 1], FOLLOWING)[:FOLLOWING]]
-            )
-            more[i, NEAR : NEAR + len(best)] = best
-        more[:, NEAR + FOLLOWING : NEAR + FOLLOWING + len(popular)] = popular
-        return Reading(users, touches, following, more)
+        popular = np.array([slot for slot, _ in islice(index.listed_slots(signals.rising(at)), POPULAR)], np.int64)
+        more = np.full((len(profiles), ADDED), NOWHERE, np.int64)
+        for i, own in enumerate(leading):
+            merged = _merged([near[i], popular, *_strongest(own)])
+            more[i, : len(merged)] = merged
+        return Reading(users, touches, leading, [profile.at for profile in profiles], more)
+
+    def _linked(self, links: Links, index: ItemIndex) -> Linked:
+        """Return a table as a source of links by slot."""
+
+        def linked(slots: Sequence[int]) -> Mapping[int, Link]:
+            found = {}
+            for slot in slots:
+                row = int(self._row_of[slot])
+                if row:
+                    others = links.others[row - 1]
+                    own = self._slot_of[others[others >= 0]]
+                    is_there = (own != NOWHERE) & index.listed[own]
+                    found[slot] = (own[is_there], links.scores[row - 1, : len(own)][is_there].astype(np.float32))
+            return found
+
+        return linked
 
     def features(
         self, read: Reading, found: Queries, among: Candidates, scores: Scores, at: float, index: ItemIndex, signals: Signals
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the named features, (m, c, f), and `U' ∘ V'`, (m, c, width)."""
         crossed = np.take(self.placed, among.slots, axis=0) * read.users[:, None, :]
-        named = features.features(found, among, scores, read.touches, read.following, crossed.sum(axis=2), at, index, signals)
+        tower = crossed.sum(axis=2)
+        named = features.features(found, among, scores, read.touches, read.leading, tower, read.last, at, index, signals)
         return named, crossed
 
     def score(
@@ -138,6 +161,7 @@ class Learned:
             more = len(index.changed) - len(self.placed)
             self.placed = np.concatenate([self.placed, np.zeros((more, self._width), np.float32)])
             self._searched = np.concatenate([self._searched, np.zeros(more, np.bool_)])
+            self._row_of = np.concatenate([self._row_of, np.zeros(more, np.int64)])
         late = np.flatnonzero(index.changed > self._seen)
         late = late[np.argsort(index.changed[late], kind="stable")]
         now = late[:AT_ONCE]
@@ -149,9 +173,14 @@ class Learned:
     def _place(self, slots: NDArray[np.int64], index: ItemIndex) -> None:
         import torch
 
-        rows = [self._rows.get(item.item_id, 0) if (item := index.items[slot]) is not None else 0 for slot in slots.tolist()]
+        ids = [item.item_id if (item := index.items[slot]) is not None else "" for slot in slots.tolist()]
+        rows = np.array([self._rows.get(item_id, 0) for item_id in ids], np.int64)
         with torch.inference_mode():
-            made = self._towers.item(torch.from_numpy(index.vectors(slots)), torch.tensor(rows))
+            made = self._towers.item(torch.from_numpy(index.vectors(slots)), torch.from_numpy(rows))
+        left = self._row_of[slots]
+        self._slot_of[left[left > 0] - 1] = NOWHERE
+        self._row_of[slots] = rows
+        self._slot_of[rows[rows > 0] - 1] = slots[rows > 0]
         gone, come = slots[self._searched[slots]], slots[index.listed[slots]]
         if len(gone):
             self._search.remove(gone)
@@ -172,18 +201,48 @@ class Learned:
 
 @dataclass(frozen=True)
 class Ranker:
-    """M: z = x w + relu(x w1 + b1) w2 over x = named features, standardised, beside `U' ∘ V'`."""
+    """M over x, the named features standardised and clipped, beside `U' ∘ V'`: x w + relu(relu(x w1 + b1) w2 + b2) w3."""
 
     tensors: dict[str, NDArray[np.float32]]
 
     def logits(self, named: NDArray[np.float32], crossed: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (m, c) float32."""
         own = self.tensors
-        x = np.concatenate([(named - own["mean"]) * own["scale"], crossed], axis=2)
+        x = np.concatenate([standardised(named, own["mean"], own["scale"]), crossed], axis=2)
         flat = x.reshape(-1, x.shape[2])
         hidden = np.maximum(flat @ own["w1"] + own["b1"], 0.0)
-        logits: NDArray[np.float32] = (flat @ own["w"] + hidden @ own["w2"]).reshape(named.shape[:2])
+        hidden = np.maximum(hidden @ own["w2"] + own["b2"], 0.0)
+        logits: NDArray[np.float32] = (flat @ own["w"] + hidden @ own["w3"]).reshape(named.shape[:2])
         return logits
+
+
+def standardised(
+    named: NDArray[np.floating[Any]], mean: NDArray[np.float32], scale: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return features as M takes them, in [-CLIP, CLIP]."""
+    made: NDArray[np.float32] = np.clip((named - mean) * scale, -CLIP, CLIP).astype(np.float32)
+    return made
+
+
+def _strongest(leads: Leads) -> list[NDArray[np.int64]]:
+    """Return the slots of each source, strongest first, NEAR at most."""
+    found = []
+    for source in range(len(SOURCES)):
+        score = leads.scores[:, source, 1]
+        order = np.argsort(-score, kind="stable")[:NEAR]
+        found.append(leads.slots[order[score[order] > 0.0]])
+    return found
+
+
+def _merged(lists: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return ADDED different slots at most, the lists' first before their second."""
+    slots = np.concatenate(lists)
+    turns = np.concatenate([np.arange(len(own)) for own in lists])
+    slots = slots[np.argsort(turns, kind="stable")]
+    slots = slots[slots != NOWHERE]
+    _, first = np.unique(slots, return_index=True)
+    merged: NDArray[np.int64] = slots[np.sort(first)[:ADDED]]
+    return merged
 
 
 def tensors(read: Snapshots) -> tuple[Any, ...]:
@@ -205,7 +264,7 @@ def _towers(bundle: Bundle) -> Any:
     from ranking.towers import Shape, Towers
 
     towers = Towers(Shape(**bundle.head.shape))
-    own = {name: torch.from_numpy(value.copy()) for name, value in bundle.tensors.items() if not name.startswith(M)}
+    own = {name: torch.from_numpy(value.copy()) for name, value in bundle.tensors.items() if not name.startswith((M, "links."))}
     try:
         towers.load_state_dict(own)
     except RuntimeError as error:

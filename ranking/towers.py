@@ -63,7 +63,10 @@ class ItemTower(nn.Module):
 
     def forward(self, vectors: Tensor, rows: Tensor) -> Tensor:
         """Return V' of items: vectors (n, dim), rows (n,) of the residual table, 0 for none."""
-        white = (vectors - self.mean) @ self.whiten
+        return self.from_white(self.whitened(vectors), rows)
+
+    def from_white(self, white: Tensor, rows: Tensor) -> Tensor:
+        """Return V' of items whose vectors are whitened already."""
         return F.normalize(self.straight(white) + self.bend(white) + self.residual(rows), dim=-1)
 
     def whitened(self, vectors: Tensor) -> Tensor:

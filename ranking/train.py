@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  as everybody writes it
 
 from ranking.index import NOWHERE
-from ranking.learned import tensors
+from ranking.learned import standardised, tensors
 from ranking.snapshots import Snapshots
 from ranking.towers import Shape, Towers
 
@@ -87,6 +87,12 @@ def new_towers(shape: Shape, vectors: NDArray[np.float32], plan: Plan) -> Towers
     return towers
 
 
+@torch.inference_mode()
+def whitened(towers: Towers, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the whitened vectors, unit rows."""
+    return np.asarray(F.normalize(towers.item.whitened(torch.from_numpy(vectors)), dim=-1).numpy())
+
+
 def fit_towers(
     towers: Towers,
     vectors: NDArray[np.float32],
@@ -102,7 +108,8 @@ def fit_towers(
     """
     torch.manual_seed(plan.seed)
     towers = towers.to(plan.device)
-    catalogue = _Catalogue(torch.from_numpy(vectors).to(plan.device), torch.from_numpy(rows).to(plan.device), plan)
+    white = towers.item.whitened(torch.from_numpy(vectors).to(plan.device))  # once, not at each step
+    catalogue = _Catalogue(white, torch.from_numpy(rows).to(plan.device), plan)
     optimizer = torch.optim.AdamW(towers.parameters(), plan.rate, weight_decay=plan.decay)
     steps = math.ceil(len(examples) / plan.batch) * plan.epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate, total_steps=max(2, steps), pct_start=0.1)
@@ -111,7 +118,7 @@ def fit_towers(
     for epoch in range(1, plan.epochs + 1):
         towers.train()
         losses = []
-        for part in _batches(len(examples), plan.batch, order):
+        for part in _of_like_length(examples.read, plan.batch, order):
             loss = catalogue.loss(towers, examples.take(part))
             _step(towers, optimizer, loss)
             schedule.step()
@@ -139,7 +146,7 @@ class _Catalogue:
     """All items as targets."""
 
     def __init__(self, vectors: Tensor, rows: Tensor, plan: Plan) -> None:
-        self._vectors, self._rows, self._plan = vectors, rows, plan
+        self._vectors, self._rows, self._plan = vectors, rows, plan  # vectors: whitened
 
     def loss(self, towers: Towers, examples: Examples) -> Tensor:
         """Return the mean cross-entropy of a batch."""
@@ -154,7 +161,7 @@ class _Catalogue:
             targets, touches = (torch.where(each >= 0, places[each.clamp(min=0)], NOWHERE) for each in (targets, read[0]))
             read = (touches, *read[1:])
         rows = rows * (torch.rand(len(rows), device=rows.device) >= self._plan.without_residual)
-        placed = towers.item(own, rows)
+        placed = towers.item.from_white(own, rows)
         logits = towers.users(placed, *read) @ placed.T / towers.log_temperature.exp() + stands_for
         chances = F.log_softmax(logits, dim=1)
         hit = (chances.gather(1, targets.clamp(min=0)) * share).sum(1)
@@ -178,8 +185,9 @@ class _Catalogue:
     def figures(self, towers: Towers, examples: Examples) -> dict[str, float]:
         """Return loss and recall of the first target among the best 10 of all items."""
         towers.eval()
+        starts = range(0, len(self._vectors), EVALUATED)
         placed = torch.cat(
-            [towers.item(*part) for part in zip(self._vectors.split(8_192), self._rows.split(8_192), strict=True)]
+            [towers.item.from_white(self._vectors[at : at + EVALUATED], self._rows[at : at + EVALUATED]) for at in starts]
         )
         losses, hits = [], []
         for part in _batches(len(examples), self._plan.batch, None):
@@ -241,17 +249,19 @@ class _Mlp(nn.Module):
         self._placed = placed
         self.straight = nn.Linear(features + width, 1, bias=False)
         self.first = nn.Linear(features + width, hidden)
-        self.second = nn.Linear(hidden, 1, bias=False)
+        self.second = nn.Linear(hidden, hidden)
+        self.third = nn.Linear(hidden, 1, bias=False)
         self.drop = nn.Dropout(drop)
         nn.init.zeros_(self.straight.weight)
-        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.third.weight)
 
     def loss(self, ranked: Ranked, rows: NDArray[np.int64]) -> Tensor:
         """Return the mean cross-entropy over the candidates of some lists."""
-        named = (ranked.named[rows].astype(np.float32) - self._mean) * self._scale
+        named = standardised(ranked.named[rows].astype(np.float32), self._mean, self._scale)
         crossed = self._placed[ranked.slots[rows]] * ranked.users[rows][:, None, :]
         x = torch.from_numpy(np.concatenate([named, crossed], axis=2))
-        logits = (self.straight(x) + self.second(self.drop(torch.relu(self.first(x))))).squeeze(2)
+        deep = self.drop(torch.relu(self.second(self.drop(torch.relu(self.first(x))))))
+        logits = (self.straight(x) + self.third(deep)).squeeze(2)
         allowed = torch.from_numpy(ranked.allowed[rows])
         chances = F.log_softmax(logits.masked_fill(~allowed, -1e9), dim=1)
         wanted = torch.from_numpy(ranked.wanted[rows] & ranked.allowed[rows]).float()
@@ -263,7 +273,9 @@ class _Mlp(nn.Module):
             "w": self.straight.weight.T[:, 0],
             "w1": self.first.weight.T,
             "b1": self.first.bias,
-            "w2": self.second.weight.T[:, 0],
+            "w2": self.second.weight.T,
+            "b2": self.second.bias,
+            "w3": self.third.weight.T[:, 0],
         }
         return {"mean": self._mean, "scale": self._scale} | {
             name: np.ascontiguousarray(value.detach().numpy()) for name, value in own.items()
@@ -296,3 +308,10 @@ def _batches(count: int, size: int, order: np.random.Generator | None) -> Iterat
     rows = np.arange(count) if order is None else order.permutation(count)
     for start in range(0, count, size):
         yield rows[start : start + size]
+
+
+def _of_like_length(read: Snapshots, size: int, order: np.random.Generator) -> list[NDArray[np.int64]]:
+    """Return batches of users with about as many touches: the longest decides how many columns all take."""
+    lengths = (read.touches != NOWHERE).sum(axis=1) + order.random(len(read))
+    batches = np.array_split(np.argsort(lengths), max(1, math.ceil(len(read) / size)))
+    return [batches[number] for number in order.permutation(len(batches))]

@@ -10,23 +10,25 @@ same fold, the same counts, the same candidates.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ranking import features
+from ranking import features, links
 from ranking.bundle import Bundle, Head, sealed
 from ranking.index import NOWHERE
 from ranking.learned import Learned, M
+from ranking.links import Links
 from ranking.lists import CHUNK
 from ranking.profile import MAX_TOUCHES, Profile, new_profile, pack
 from ranking.queries import queries
 from ranking.ranker import is_allowed
 from ranking.snapshots import Snapshots, snapshots
 from ranking.towers import Shape, Towers
-from ranking.train import Examples, Plan, Ranked, Tell, fit_ranker, fit_towers, new_towers
+from ranking.train import Examples, Plan, Ranked, Tell, fit_ranker, fit_towers, new_towers, whitened
 from streams.messages import EVENT_TYPES, Event
 from streams.personalizer import Personalizer, Sourced
 from streams.signals import SignalCounter
@@ -39,7 +41,7 @@ MOST_EXAMPLES = 120_000
 MOST_LISTS = 12_000
 FEWEST = 100
 LISTS_AT_ONCE = 64
-NEXT = 5  # next items of a user that are targets of the towers
+NEXT = 20  # next items of a user that are targets
 
 
 class TrainingError(ValueError):
@@ -108,6 +110,7 @@ def train(
     events: Sequence[Event],
     is_wanted: Callable[[Event], bool],
     *,
+    texts: Mapping[str, str] | None = None,
     sizes: Sizes | None = None,
     plan: Plan | None = None,
     settings: Mapping[str, object] | None = None,
@@ -115,9 +118,11 @@ def train(
 ) -> Bundle:
     """Return a model of a history in time order; `personalizer` holds its items, has folded nothing, and is used up.
 
+    texts: item id -> its text, for the links by words; the title where it is missing.
     Raises TrainingError.
     """
-    return _Training(personalizer, events, is_wanted, sizes or Sizes(), plan or Plan(), tell).run(dict(settings or {}))
+    training = _Training(personalizer, events, is_wanted, texts or {}, sizes or Sizes(), plan or Plan(), tell)
+    return training.run(dict(settings or {}))
 
 
 class _Training:
@@ -128,6 +133,7 @@ class _Training:
         personalizer: Personalizer,
         events: Sequence[Event],
         is_wanted: Callable[[Event], bool],
+        texts: Mapping[str, str],
         sizes: Sizes,
         plan: Plan,
         tell: Tell,
@@ -137,7 +143,8 @@ class _Training:
         self.kinds = ("", *EVENT_TYPES)
         self.numbers = {kind: number for number, kind in enumerate(self.kinds)}
         self.asked = self._asked(is_wanted)
-        self.residuals = sorted({wanted[0] for wanted in self.asked.values()})  # slots, in the order of their rows
+        self.texts = texts
+        self.residuals = self._most_touched()  # slots, in the order of their rows
         self.replay = Replay(personalizer)
         self._read: list[Snapshots] = []
         self._targets: list[NDArray[np.int32]] = []
@@ -149,7 +156,7 @@ class _Training:
         middle = int(sizes.towers_to * count)
         self._replay(0, middle, self._sample(int(sizes.towers_from * count), middle, sizes.examples), frozenset())
         towers, epochs = self._first_towers()
-        model = Learned(self._bundle(towers, {}, settings, {}), self.index)
+        model = Learned(self._bundle(towers, self._links(middle), {}, settings, {}), self.index)
         self.personalizer.use(model)
         self._replay(middle, count, self._sample(middle, count, sizes.examples), self._sample(middle, count, sizes.lists))
         how = replace(self.plan, batch=LISTS_AT_ONCE, rate=2.0 * self.plan.rate)
@@ -162,7 +169,27 @@ class _Training:
             "epochs": epochs,
             "ranker_epoch": ranker_epoch,
         }
-        return self._bundle(towers, m, settings, report)
+        return self._bundle(towers, self._links(count), m, settings, report)
+
+    def _links(self, end: int) -> dict[str, Links]:
+        """Return the tables of links of what was wanted before a place."""
+        row_of = {slot: row for row, slot in enumerate(self.residuals)}
+        histories: dict[str, list[int]] = {}
+        for place, wanted in sorted(self.asked.items()):
+            if place < end and wanted[0] in row_of:
+                histories.setdefault(self.events[place].user_id, []).append(row_of[wanted[0]])
+        items = [item for slot in self.residuals if (item := self.index.items[slot]) is not None]
+        slots = np.array(self.residuals, np.int64)
+        texts = [self.texts.get(item.item_id, item.title) for item in items]
+        return links.fit(
+            list(histories.values()), self._white()[slots], texts, self.index.brand[slots], self.index.category[slots]
+        )
+
+    def _white(self) -> NDArray[np.float32]:
+        """Return the whitened vectors of all slots, unit rows."""
+        towers = new_towers(self._shape(), self._catalogue()[0], self.plan)
+        made: NDArray[np.float32] = whitened(towers, self._catalogue()[0])
+        return made
 
     def _first_towers(self) -> tuple[Towers, int]:
         examples = self._examples()
@@ -180,7 +207,12 @@ class _Training:
         return Shape(self.index.dim, self.sizes.width, touches=MAX_TOUCHES, kinds=len(self.kinds), rows=len(self.residuals))
 
     def _bundle(
-        self, towers: Towers, m: Mapping[str, NDArray[np.float32]], settings: dict[str, object], report: Mapping[str, object]
+        self,
+        towers: Towers,
+        tables: Mapping[str, Links],
+        m: Mapping[str, NDArray[np.float32]],
+        settings: dict[str, object],
+        report: Mapping[str, object],
     ) -> Bundle:
         head = Head(
             encoder=self.index.encoder_id,
@@ -193,7 +225,7 @@ class _Training:
         )
         ids = [item.item_id if (item := self.index.items[slot]) is not None else "" for slot in self.residuals]
         own = {name: value.detach().cpu().numpy() for name, value in towers.state_dict().items()}
-        return sealed(head, tuple(ids), own | {M + name: value for name, value in m.items()})
+        return sealed(head, tuple(ids), own | links.to_tensors(tables) | {M + name: value for name, value in m.items()})
 
     def _asked(self, is_wanted: Callable[[Event], bool]) -> dict[int, tuple[int, ...]]:
         """Return place -> the slots of what the event's user wanted from there on, of the events that wanted something."""
@@ -207,6 +239,12 @@ class _Training:
             later = after.get(event.user_id, ())
             asked[place] = after[event.user_id] = tuple(dict.fromkeys((slot, *later)))[: self.sizes.next_items]
         return asked
+
+    def _most_touched(self) -> list[int]:
+        """Return the slots that get a residual and links: all there are, of many those that were wanted most."""
+        touches = Counter(wanted[0] for wanted in self.asked.values())
+        slots = [slot for slot, item in enumerate(self.index.items) if item is not None]
+        return sorted(sorted(slots, key=lambda slot: -touches[slot])[: links.MOST])
 
     def _sample(self, start: int, end: int, most: int) -> frozenset[int]:
         places = [place for place in self.asked if start <= place < end]
@@ -235,7 +273,7 @@ class _Training:
             self._targets.append(targets)
             own = [i for i, place in enumerate(places) if place in lists]
             if own and isinstance(model, Learned):
-                self._lists.append(self._list([profiles[i] for i in own], targets[own, 0], min(at), model))
+                self._lists.append(self._list([profiles[i] for i in own], targets[own], min(at), model))
 
     def _list(self, profiles: list[Profile], wanted: NDArray[np.int32], at: float, model: Learned) -> Ranked:
         maker = self.personalizer.maker
@@ -247,7 +285,7 @@ class _Training:
             among.slots.astype(np.int32),
             read.users,
             is_allowed(among.slots, maker.index),
-            among.slots == wanted[:, None],
+            ((among.slots[:, :, None] == wanted[:, None, :]) & (wanted[:, None, :] != NOWHERE)).any(axis=2),
         )
 
     def _examples(self) -> Examples:
