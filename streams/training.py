@@ -11,7 +11,7 @@ same fold, the same counts, the same candidates.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +23,7 @@ from ranking.index import NOWHERE
 from ranking.learned import Learned, M
 from ranking.links import Links
 from ranking.lists import CHUNK
-from ranking.profile import MAX_TOUCHES, Profile, new_profile, pack
+from ranking.profile import MAX_TOUCHES, Profile, key_of, new_profile, pack
 from ranking.queries import queries
 from ranking.ranker import is_allowed
 from ranking.snapshots import Snapshots, snapshots
@@ -68,7 +68,7 @@ class Replay:
         self.personalizer = personalizer
         self.records: dict[str, bytes] = {}
         self._counter = SignalCounter(personalizer.maker.signals)
-        self._nobody = pack(new_profile(personalizer.encoder.dim))
+        self._nobody = pack(new_profile(personalizer.encoder.dim, key_of(personalizer.encoder.id)))
 
     def fold(self, events: Sequence[tuple[int, Event]]) -> None:
         """Fold events, each with its place in the history, and count what they tell of items."""
@@ -142,7 +142,7 @@ class _Training:
         self.index = personalizer.maker.index
         self.kinds = ("", *EVENT_TYPES)
         self.numbers = {kind: number for number, kind in enumerate(self.kinds)}
-        self.asked = self._asked(is_wanted)
+        self.wanted = self._wanted(is_wanted)  # place -> slot
         self.texts = texts
         self.residuals = self._most_touched()  # slots, in the order of their rows
         self.replay = Replay(personalizer)
@@ -154,30 +154,29 @@ class _Training:
         """Replay, fit, and return the bundle."""
         count, sizes = len(self.events), self.sizes
         middle = int(sizes.towers_to * count)
-        self._replay(0, middle, self._sample(int(sizes.towers_from * count), middle, sizes.examples), frozenset())
-        towers, epochs = self._first_towers()
+        held_out = int(middle * (1.0 - HELD_OUT))
+        self._replay(0, int(sizes.towers_from * count), 0)
+        self._replay(int(sizes.towers_from * count), held_out, sizes.examples)
+        older = self._examples()
+        self._replay(held_out, middle, sizes.examples)
+        towers, epochs = self._first_towers(older)
         model = Learned(self._bundle(towers, self._links(middle), {}, settings, {}), self.index)
         self.personalizer.use(model)
-        self._replay(middle, count, self._sample(middle, count, sizes.examples), self._sample(middle, count, sizes.lists))
+        self._replay(middle, count, sizes.examples, sizes.lists)
         how = replace(self.plan, batch=LISTS_AT_ONCE, rate=2.0 * self.plan.rate)
         m, ranker_epoch = fit_ranker(self._ranked(), model.placed, how, sizes.hidden, self.tell)
         again = replace(self.plan, epochs=max(2, epochs // 3), rate=self.plan.rate / 3.0)
         towers, _ = fit_towers(towers, *self._catalogue(), self._examples(), None, again, self.tell)
-        report: dict[str, object] = {
-            "events": count,
-            "examples": len(self._examples()),
-            "epochs": epochs,
-            "ranker_epoch": ranker_epoch,
-        }
+        report = {"events": count, "examples": len(self._examples()), "epochs": epochs, "ranker_epoch": ranker_epoch}
         return self._bundle(towers, self._links(count), m, settings, report)
 
     def _links(self, end: int) -> dict[str, Links]:
         """Return the tables of links of what was wanted before a place."""
         row_of = {slot: row for row, slot in enumerate(self.residuals)}
         histories: dict[str, list[int]] = {}
-        for place, wanted in sorted(self.asked.items()):
-            if place < end and wanted[0] in row_of:
-                histories.setdefault(self.events[place].user_id, []).append(row_of[wanted[0]])
+        for place, slot in self.wanted.items():
+            if place < end and slot in row_of:
+                histories.setdefault(self.events[place].user_id, []).append(row_of[slot])
         items = [item for slot in self.residuals if (item := self.index.items[slot]) is not None]
         slots = np.array(self.residuals, np.int64)
         texts = [self.texts.get(item.item_id, item.title) for item in items]
@@ -191,17 +190,16 @@ class _Training:
         made: NDArray[np.float32] = whitened(towers, self._catalogue()[0])
         return made
 
-    def _first_towers(self) -> tuple[Towers, int]:
-        examples = self._examples()
-        if len(examples) < FEWEST:
+    def _first_towers(self, older: Examples) -> tuple[Towers, int]:
+        newest = self._examples()
+        if len(older) < FEWEST:
             raise TrainingError(
-                f"{len(self.events)} events give {len(examples)} next items of users to learn from, {FEWEST} are needed at "
+                f"{len(self.events)} events give {len(older)} next items of users to learn from, {FEWEST} are needed at "
                 "least: give more events, of users with more than one"
             )
-        held_out = int(len(examples) * (1.0 - HELD_OUT))
-        older, newest = np.arange(held_out), np.arange(held_out, len(examples))
+        newest = newest.take(np.arange(len(older), len(newest)))
         towers = new_towers(self._shape(), self._catalogue()[0], self.plan)
-        return fit_towers(towers, *self._catalogue(), examples.take(older), examples.take(newest), self.plan, self.tell)
+        return fit_towers(towers, *self._catalogue(), older, newest, self.plan, self.tell)
 
     def _shape(self) -> Shape:
         return Shape(self.index.dim, self.sizes.width, touches=MAX_TOUCHES, kinds=len(self.kinds), rows=len(self.residuals))
@@ -227,45 +225,55 @@ class _Training:
         own = {name: value.detach().cpu().numpy() for name, value in towers.state_dict().items()}
         return sealed(head, tuple(ids), own | links.to_tensors(tables) | {M + name: value for name, value in m.items()})
 
-    def _asked(self, is_wanted: Callable[[Event], bool]) -> dict[int, tuple[int, ...]]:
-        """Return place -> the slots of what the event's user wanted from there on, of the events that wanted something."""
+    def _wanted(self, is_wanted: Callable[[Event], bool]) -> dict[int, int]:
+        slots = ((place, self.index.slot(event.item_id or "")) for place, event in enumerate(self.events) if is_wanted(event))
+        return {place: slot for place, slot in slots if slot != NOWHERE}
+
+    def _asked(self, start: int, end: int) -> dict[int, tuple[int, ...]]:
+        """Return place -> the slots of what the event's user wanted from there on, of the wanted ones of a range of places.
+
+        Nothing from behind the range is among them: what is learnt there must not know it.
+        """
         after: dict[str, tuple[int, ...]] = {}
         asked = {}
-        for place in range(len(self.events) - 1, -1, -1):
-            event = self.events[place]
-            slot = self.index.slot(event.item_id or "")
-            if slot == NOWHERE or not is_wanted(event):
-                continue
-            later = after.get(event.user_id, ())
-            asked[place] = after[event.user_id] = tuple(dict.fromkeys((slot, *later)))[: self.sizes.next_items]
+        for place in range(end - 1, start - 1, -1):
+            if place in self.wanted:
+                user = self.events[place].user_id
+                asked[place] = after[user] = tuple(dict.fromkeys((self.wanted[place], *after.get(user, ()))))[
+                    : self.sizes.next_items
+                ]
         return asked
 
     def _most_touched(self) -> list[int]:
         """Return the slots that get a residual and links: all there are, of many those that were wanted most."""
-        touches = Counter(wanted[0] for wanted in self.asked.values())
+        touches = Counter(self.wanted.values())
         slots = [slot for slot, item in enumerate(self.index.items) if item is not None]
         return sorted(sorted(slots, key=lambda slot: -touches[slot])[: links.MOST])
 
-    def _sample(self, start: int, end: int, most: int) -> frozenset[int]:
-        places = [place for place in self.asked if start <= place < end]
-        order = np.random.default_rng(self.plan.seed).permutation(len(places))[:most]
-        return frozenset(places[number] for number in order)
+    def _sample(self, places: Collection[int], most: int) -> frozenset[int]:
+        own = sorted(places)
+        order = np.random.default_rng(self.plan.seed).permutation(len(own))[:most]
+        return frozenset(own[number] for number in order)
 
-    def _replay(self, start: int, end: int, examples: frozenset[int], lists: frozenset[int]) -> None:
+    def _replay(self, start: int, end: int, examples: int, lists: int = 0) -> None:
+        """Fold a range of events, and write down so many examples and lists of it at most."""
+        asked = self._asked(start, end)
+        of_examples, of_lists = self._sample(asked, examples), self._sample(asked, lists)
+
         def ask(turn: list[tuple[int, Event]]) -> None:
-            wanted = [(place, event) for place, event in turn if place in examples or place in lists]
+            wanted = [(place, event) for place, event in turn if place in of_examples or place in of_lists]
             for first in range(0, len(wanted), CHUNK):
-                self._write_down(wanted[first : first + CHUNK], lists)
+                self._write_down(wanted[first : first + CHUNK], asked, of_lists)
 
         self.replay.run(self.events, start, end, ask)
 
-    def _write_down(self, asked: list[tuple[int, Event]], lists: frozenset[int]) -> None:
-        places = [place for place, _ in asked]
-        profiles = self.replay.profiles([event.user_id for _, event in asked])
-        at = [float(event.at) for _, event in asked]
-        targets = np.full((len(asked), self.sizes.next_items), NOWHERE, np.int32)
+    def _write_down(self, events: list[tuple[int, Event]], asked: Mapping[int, tuple[int, ...]], lists: frozenset[int]) -> None:
+        places = [place for place, _ in events]
+        profiles = self.replay.profiles([event.user_id for _, event in events])
+        at = [float(event.at) for _, event in events]
+        targets = np.full((len(events), self.sizes.next_items), NOWHERE, np.int32)
         for i, place in enumerate(places):
-            targets[i, : len(self.asked[place])] = self.asked[place]
+            targets[i, : len(asked[place])] = asked[place]
         model = self.personalizer.maker.model
         with self.index.lock:
             found = queries(profiles, min(at), self.index, self.personalizer.maker.half_lives)
