@@ -125,12 +125,12 @@ def _by_kind(both: Matrix, heat: NDArray[np.int64], codes: NDArray[np.int32]) ->
 
 
 def _words(texts: Sequence[str]) -> Any:
-    from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
     try:
         return TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, dtype=np.float32).fit_transform(texts)
     except ValueError:  # no word stands in two of the texts
-        import scipy.sparse  # type: ignore[import-untyped]
+        import scipy.sparse
 
         return scipy.sparse.csr_matrix((len(texts), 1), dtype=np.float32)
 
