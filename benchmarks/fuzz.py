@@ -43,7 +43,7 @@ from streams.messages import (
     decode_event,
     decode_item,
 )
-from streams.personalize import RESENT
+from streams.screening import RESENT
 from streams.settings import Settings, load
 from streams.terminal import bar
 

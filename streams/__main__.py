@@ -275,25 +275,47 @@ def retry(
 
 @app.command(name="import", rich_help_panel="Data")
 def import_history(
-    file: Annotated[Path, typer.Argument(help="Past events as csv, jsonl or parquet.")],
+    file: Annotated[Path | None, typer.Argument(help="Past events as csv, jsonl or parquet.")] = None,
     columns: Map = [],  # noqa: B006  as above
     kind: Annotated[str | None, typer.Option("--type", help="Type of every event, for a file without a type column.")] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Fold into the profiles that are there, not into none.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave rows out that are no events, and show them.")] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="In place of a file: the items and events of the topics, for another encoder.")
+    ] = False,
     broker: Broker = None,
 ) -> None:
     """Fold past events into profiles, before workers start. Load the items first.
 
+    With --rebuild and HEADRACE_ENCODER=the new one, while workers of the old encoder go on: see docs/operate.md.
+
     Example: [bold]headrace import ratings.csv --type rating --map user_id=userId --map item_id=movieId --map at=time[/bold]
     """
+    settings = all_settings.load(broker=broker)
+    if rebuild:
+        if file is not None or columns or kind or merge or skip_bad:
+            raise typer.BadParameter("--rebuild reads the topics: give neither a file nor options for one")
+        _rebuild(settings)
+        return
+    if file is None:
+        raise typer.BadParameter("give a file of past events, or --rebuild for the topics' own")
     from streams.backfill import import_file
 
-    done = import_file(
-        all_settings.load(broker=broker), file, columns=parse_columns(columns), event_type=kind, merge=merge, skip_bad=skip_bad
-    )
+    done = import_file(settings, file, columns=parse_columns(columns), event_type=kind, merge=merge, skip_bad=skip_bad)
     print(f"{done.folded} events folded, {done.replayed} known already, {done.users} profiles written")
     if done.erased:
         print(f"{done.erased} events of erased users left out")
+
+
+def _rebuild(settings: Settings) -> None:
+    from streams.rebuild import rebuild
+
+    done = rebuild(settings)
+    print(
+        f"{done.items} items and {done.profiles} profiles are there: {done.events} events folded, {done.known} known already, "
+        f"{done.left_out} messages left out"
+    )
+    print(f"next: start workers with HEADRACE_ENCODER={settings.encoder} and state folders of their own (HEADRACE_STATE_DIR)")
 
 
 @app.command(rich_help_panel="Data")

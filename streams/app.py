@@ -171,7 +171,8 @@ def _add_agents(
         await fences.put_up(tp.partition for tp in owned if tp.topic == names.events.name)
 
     app.fences = fences
-    app.transport.Consumer = partial(BatchConsumer, inlets=inlets, owned=put_up_fences)
+    signature = catalogue.encoder.id
+    app.transport.Consumer = partial(BatchConsumer, inlets=inlets, owned=put_up_fences, signature=signature)
     table = forgetful(
         app.Table(
             profiles_table(settings),
@@ -181,7 +182,8 @@ def _add_agents(
             options=dict(ROCKSDB),
         )
     )
-    desk = Desk(Outbox(app, {names.profiles.name: fences.producer}), names, app.metrics)
+    outbox = Outbox(lambda: app.producer._producer, {names.profiles.name: fences.producer})
+    desk = Desk(outbox, names, app.metrics)
     follower, encoding, partitions = app.follower, app.encoding, settings.partitions
 
     async def caught_up() -> None:

@@ -7,7 +7,8 @@ has encoded yet are encoded here and published, so that an import needs no worke
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
@@ -62,16 +63,18 @@ def import_file(
 def known_items(settings: Settings, encoder: Encoder) -> ItemIndex:
     """Return an index of what the item-vectors topic holds for this encoder. Raises TopicError, NewerMessage."""
     index = ItemIndex(encoder.dim, encoder.id)
-    changes: list[ItemVector | str] = []
+    changes = item_changes(settings, encoder)
+    while some := list(islice(changes, AT_ONCE)):
+        apply(some, index)
+    return index
+
+
+def item_changes(settings: Settings, encoder: Encoder) -> Iterator[ItemVector | str]:
+    """Yield what the item-vectors topic holds for this encoder: messages, and ids of deleted items. Raises TopicError."""
     for record in records(settings, topics(settings).item_vectors):
         change = decode_vector(record.value) if record.value else record.key.decode()
         if isinstance(change, str) or change.encoder == encoder.id:
-            changes.append(change)
-        if len(changes) == AT_ONCE:
-            apply(changes, index)
-            changes = []
-    apply(changes, index)
-    return index
+            yield change
 
 
 def encode_missing(settings: Settings, encoder: Encoder, index: ItemIndex) -> int:

@@ -12,6 +12,8 @@ Private names, each with its why; tests/test_batching_private.py checks that eac
     Consumer._new_offset, _acked     what to commit: the end of what was acknowledged in order. Stock steps over holes
     Consumer._read_offset, _committed_offset, _to_message   changelog records go Faust's own way, to its recovery
     Consumer._thread, _consumer, _coordinator.generation    aiokafka's consumer: to pause it, and whether we are still a member
+    Consumer._new_consumer_thread, ConsumerThread._create_consumer, _coordinator.fetch_committed_offsets
+                               what is written beside each committed offset: stock writes nothing, and reads nothing of it
     AIOKafkaProducer._txn_manager    its id and epoch, without the rest of a transaction: see streams/fence.py
     Producer._producer         aiokafka's producer: create_batch and send_batch cost 10-15 us a record, Faust's send 161
     Store._db_for_partition, offset_key      the profiles' RocksDB of a partition, and Faust's mark in it
@@ -30,10 +32,11 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import rocksdict
+from aiokafka import TopicPartition
 from aiokafka.consumer.group_coordinator import OffsetCommitRequest
 from aiokafka.errors import KafkaError
 from faust.stores.rocksdb import RocksDBOptions
-from faust.transport.drivers.aiokafka import Consumer
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP
 
 from streams import OURS
@@ -69,14 +72,33 @@ def die(what: str, error: BaseException | None = None) -> NoReturn:
     os._exit(EXIT_UNACKNOWLEDGED)
 
 
+class SigningThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust is untyped to mypy here
+    """The thread of aiokafka's consumer, which writes a name beside every offset that it commits."""
+
+    signature = ""
+
+    def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> Any:
+        consumer = super()._create_consumer(loop)
+        commit = consumer.commit
+
+        async def signed(offsets: Mapping[TopicPartition, Any]) -> None:
+            await commit({place: told._replace(metadata=self.signature) for place, told in offsets.items()})
+
+        consumer.commit = signed
+        return consumer
+
+
 class BatchConsumer(Consumer):  # type: ignore[misc]  # Faust is untyped to mypy here
     """Faust's consumer, which puts records of the inlets' topics straight into the inlets.
 
     A session is the time from one seek to the committed offsets to the next: all that is in flight is of one session. What was
     fetched for an earlier one is thrown away, and what is thrown away is sought back to.
+
+    signature: what is committed beside offsets. Where another one stands there the process ends: see streams/handover.py.
     """
 
-    def __init__(self, *args: Any, inlets: Mapping[str, Inlet], owned: Owned, **more: Any) -> None:
+    def __init__(self, *args: Any, inlets: Mapping[str, Inlet], owned: Owned, signature: str, **more: Any) -> None:
+        self._signature = signature  # the thread is made in what follows
         super().__init__(*args, **more)
         self.inlets = inlets
         self._on_owned = owned
@@ -113,6 +135,11 @@ class BatchConsumer(Consumer):  # type: ignore[misc]  # Faust is untyped to mypy
             die("partitions were assigned and could not be fenced off", error)
         await super().on_partitions_assigned(assigned, generation_id)
 
+    def _new_consumer_thread(self) -> SigningThread:
+        thread = SigningThread(self, loop=self.loop, beacon=self.beacon)
+        thread.signature = self._signature
+        return thread
+
     def _new_offset(self, tp: TP) -> int | None:
         acked = self._acked[tp]
         return acked.pop() + 1 if acked else None
@@ -136,7 +163,17 @@ class BatchConsumer(Consumer):  # type: ignore[misc]  # Faust is untyped to mypy
         if stops == self._stops:
             self._sought = starts
 
+    async def _check_signatures(self) -> None:
+        """End the process when the offsets to begin at were handed over to another encoder since it started."""
+        sources = [TopicPartition(tp.topic, tp.partition) for tp in self.assignment() if tp.topic in self.inlets]
+        coordinator = self._thread._consumer._coordinator
+        committed = await self._thread.call_thread(coordinator.fetch_committed_offsets, sources)
+        others = {told.metadata or "" for told in committed.values()} - {"", self._signature}
+        if others:
+            die(f"the group's offsets are those of encoder {', '.join(sorted(others))} now, this worker has {self._signature}")
+
     async def _seek_to_starts(self) -> dict[TP, int]:
+        await self._check_signatures()
         await super().perform_seek()
         sources = [TP(tp.topic, tp.partition) for tp in self.assignment() if tp.topic in self.inlets]
         starts = {tp: self._committed_offset.get(tp) or 0 for tp in sources}
@@ -249,10 +286,13 @@ def without_transactions(producer: Any) -> None:
 
 
 class Outbox:
-    """Sends records in batches, one per topic and partition, in order. fenced: topic -> the producer of each partition."""
+    """Sends records in batches, one per topic and partition, in order.
 
-    def __init__(self, app: Any, fenced: Mapping[str, Callable[[int], Any]]) -> None:
-        self._app = app
+    plain: returns the producer that has started; fenced: topic -> the producer of each partition, for what goes another way.
+    """
+
+    def __init__(self, plain: Callable[[], Any], fenced: Mapping[str, Callable[[int], Any]]) -> None:
+        self._plain = plain
         self._fenced = fenced
 
     async def send(self, records: Sequence[Outgoing]) -> list[tuple[str, int, int, asyncio.Future[Any]]]:
@@ -260,7 +300,7 @@ class Outbox:
         sent = []
         for (topic, partition), group in _grouped(records).items():
             fenced = self._fenced.get(topic)
-            producer = self._app.producer._producer if fenced is None else fenced(partition)
+            producer = self._plain() if fenced is None else fenced(partition)
             for batch in _batches(producer, group):
                 count = batch.record_count()
                 sent.append((topic, partition, count, await producer.send_batch(batch, topic, partition=partition)))

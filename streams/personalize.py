@@ -17,22 +17,21 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from ranking.profile import RecordError
 from streams.batching import Outgoing, acknowledged
-from streams.desk import SEND_MOST, Desk, Refused, reason_of
+from streams.desk import Desk, Refused, reason_of
 from streams.erasure import Erasures, key_of
-from streams.kafka import partition_of
-from streams.messages import ERASE, BadMessage, Erasure, Event, Interaction, RecommendationList, decode_event, encode
+from streams.messages import ERASE, Erasure, Interaction, RecommendationList, encode
 from streams.personalizer import Folded, Personalizer, Readings, Sourced
 from streams.pipeline import USERS, Batch, EncodeThread, Overlay, Record, sift
+from streams.screening import Screen, Screened
 from streams.signals import parcels
 
 log = logging.getLogger("headrace.agents")
 
-RESENT = "headrace-resent"  # header of an event that was sent once more under the right key
 SCRUB_S = 2.0
 FATAL = (MemoryError, RecordError)  # no event's fault
 _NO_RECORD: Any = None  # a witness is encoded and folded, and nothing asks for its record
@@ -60,15 +59,6 @@ class Store(Protocol):
 
     def drop_copies(self, newest: Mapping[int, int]) -> None:
         """Delete the files of partitions that are no longer ours and had an erasure since."""
-
-
-class Screened(NamedTuple):
-    """A batch of events after decoding: what to process, whom to erase, what to send on, what to refuse."""
-
-    events: list[tuple[Sourced, Record]]
-    erased: dict[str, Erasure]
-    resent: list[Outgoing]
-    refused: list[Refused]
 
 
 class Read(NamedTuple):
@@ -116,9 +106,8 @@ class Personalize:
         partitions: int,
     ) -> None:
         self.desk, self.personalizer, self.store, self.encoding = desk, personalizer, store, encoding
-        self.erasures = erasures
+        self.erasures, self.screen = erasures, Screen(erasures, partitions)
         self._ready = ready
-        self._partition = lru_cache(maxsize=1 << 15)(lambda key: partition_of(key, partitions))  # pure Python: 5 us a key
         self._overlay = Overlay()
         self._session = 0
         self._ticket = 0
@@ -213,52 +202,10 @@ class Personalize:
             return screened, None
 
     def _screen(self, records: Sequence[Record]) -> Screened:
-        screened = Screened([], {}, [], [])
-        for record in records:
-            try:
-                event = decode_event(record.value or b"", record.timestamp / 1000.0)
-                key = event.user_id.encode()
-                if record.key != key or self._partition(key) != record.partition:
-                    screened.resent.append(self._resend(record, key))
-                    self.desk.metrics.misrouted.inc()
-                elif event.type == ERASE:
-                    erasure = Erasure(at=record.timestamp / 1000.0, partition=record.partition, offset=record.offset)
-                    screened.erased[event.user_id] = self.erasures.add(event.user_id, erasure)
-                else:
-                    screened.events.append((Sourced(event, record.partition, record.offset), record))
-            except BadMessage as error:
-                screened.refused.append(Refused(record, "message", str(error)))
-        return self._without_erased(screened) if len(self.erasures) else screened
-
-    def _without_erased(self, screened: Screened) -> Screened:
-        """Leave out what lies before an erasure of its user. The batch's own erasures are among the known ones by now."""
-        events = [(each, record) for each, record in screened.events if not self._is_erased(record, each.event)]
-        refused = [each for each in screened.refused if not self._is_erased(each.record)]
-        self.desk.metrics.erased.inc(len(screened.events) - len(events) + len(screened.refused) - len(refused))
-        return screened._replace(events=events, refused=refused)
-
-    def _is_erased(self, record: Record, event: Event | None = None) -> bool:
-        """Tell whether an event, or a record that is none and belongs to its key's user, lies before the user's erasure."""
-        user_id = (record.key or b"").decode(errors="replace") if event is None else event.user_id
-        # A time ahead of the record's own makes no event newer: one under a wrong key is sent on behind the erasure.
-        at = min(record.timestamp / 1000.0, float("inf") if event is None else float(event.at))
-        return self.erasures.covers(user_id, at, record.partition, record.offset)
-
-    def _resend(self, record: Record, key: bytes) -> Outgoing:
-        """Return the event under its right key. Raises BadMessage for one that was sent on before, or is too large for it."""
-        if any(name == RESENT for name, _ in record.headers):
-            raise BadMessage(
-                f"key {record.key!r} in partition {record.partition} of an event sent on before: its user_id {key.decode()!r} "
-                f"belongs in partition {self._partition(key)}; do not set the header {RESENT} yourself"
-            )
-        value = record.value or b""
-        if len(value) > SEND_MOST:
-            raise BadMessage(
-                f"key {record.key!r} is not the user_id {key.decode()!r}, and {len(value)} bytes are too many to send on: "
-                "produce it with user_id as key and Kafka's murmur2 partitioner"
-            )
-        headers = (*record.headers, (RESENT, b"1"))
-        return Outgoing(record.topic, self._partition(key), key, value, record.timestamp, headers)
+        screened = self.screen.judge(records)
+        self.desk.metrics.misrouted.inc(len(screened.resent))
+        self.desk.metrics.erased.inc(screened.left_out)
+        return screened
 
     async def _read(self, events: Sequence[tuple[Sourced, Record]]) -> Readings:
         return await self.encoding.run(USERS, self.personalizer.encode, [sourced.event for sourced, _ in events])
@@ -286,10 +233,7 @@ class Personalize:
         """Return a user's record, None where there is none or it is from before an erasure."""
         unfinished = self._overlay.get(user_id)
         record = self.store.get(partition, user_id) if unfinished is None else unfinished
-        erasure = self.erasures.of(user_id) if record else None
-        if erasure is None or not record:
-            return record or None
-        return record if self.personalizer.is_counted(record, erasure.partition, erasure.offset) else None
+        return self.screen.living(user_id, record, self.personalizer)
 
     def _erasure_messages(self, erased: Mapping[str, Erasure], gone: Sequence[str]) -> list[Outgoing]:
         topics = self.desk.topics
@@ -324,7 +268,7 @@ class Personalize:
 
     def _interactions(self, interactions: Sequence[Interaction]) -> list[Outgoing]:
         topic = self.desk.topics.interactions.name
-        return [Outgoing(topic, place, None, value) for place, value in parcels(interactions, self._partition)]
+        return [Outgoing(topic, place, None, value) for place, value in parcels(interactions, self.screen.partition)]
 
     def _known(self) -> tuple[Sourced, Record] | None:
         """Return an event that went through before: the witness that the process itself is well."""
@@ -334,7 +278,7 @@ class Personalize:
         if stepped.events:
             self._witness = stepped.events[-1][0]
         if stepped.erased:
-            self._partition.cache_clear()  # it holds ids
+            self.screen.partition.cache_clear()  # it holds ids
             if self._witness is not None and self._witness.event.user_id in stepped.erased:
                 self._witness = None
             self.desk.metrics.events.labels(ERASE).inc(len(stepped.erased))

@@ -51,7 +51,7 @@ class CatalogueStep:
                 if record.value:
                     items.append((decode_item(record.value), record))
                 else:
-                    changes[place] = (_key_of_deletion(record), None)
+                    changes[place] = (key_of_deletion(record), None)
                     self.desk.metrics.items.labels("deleted").inc()
             except BadMessage as error:
                 refused.append(Refused(record, "message", str(error)))
@@ -93,7 +93,8 @@ class CatalogueStep:
         return Outgoing(self.desk.topics.item_vectors.name, partition_of(key, self._partitions), key, value)
 
 
-def _key_of_deletion(record: Record) -> str:
+def key_of_deletion(record: Record) -> str:
+    """Return the id of the item that a record without a value deletes. Raises BadMessage."""
     if not record.key:
         raise BadMessage("an empty value deletes the item that the key names: this record has no key")
     try:

@@ -23,6 +23,7 @@ from ranking.signals import Signals, SignalsError, SignalSettings
 from streams import personalizer
 from streams.app import FlowApp, build
 from streams.catalogue import Catalogue
+from streams.handover import OtherEncoder, refuse_other
 from streams.kafka import (
     BrokerUnreachable,
     RightsError,
@@ -42,6 +43,7 @@ from streams.state import StateError, StateFolder
 log = logging.getLogger("headrace.worker")
 
 EXIT_REFUSED = 2
+REFUSALS = (BrokerUnreachable, RightsError, TopicError, StateError, OtherEncoder, ItemIndexError, encoders.EncoderError)
 SWITCH_S = 0.0005  # an event passes six threads: at Python's 5 ms each hand-over can take as long as the whole step
 LIBRARIES = ("faust", "mode", "aiokafka")
 REPEAT_S = 30.0
@@ -71,7 +73,7 @@ def run_worker(settings: Settings, build_personalizer: Build = personalizer.buil
 def prepare(settings: Settings, build_personalizer: Build = personalizer.build) -> tuple[FlowApp, StateFolder]:
     """Check broker, encoder, state folder and topics, then open the folder and build the app.
 
-    Raises BrokerUnreachable, RightsError, EncoderError, StateError, TopicError, with nothing touched.
+    Raises BrokerUnreachable, RightsError, EncoderError, StateError, TopicError, OtherEncoder, with nothing touched.
     """
     wait_for_broker(settings)
     log.info("broker: %s", settings.broker)
@@ -84,6 +86,7 @@ def prepare(settings: Settings, build_personalizer: Build = personalizer.build) 
         log.info("topics made: %s", ", ".join(create_topics(settings)) or "none, all are there")
     else:
         check_topics(settings)
+    refuse_other(settings, encoder.id)
     state.open()
     signals = Signals(SignalSettings(settings.trend_half_life_hours * 3_600.0, settings.popular_half_life_days * 86_400.0))
     snapshot = state.restore(signals, asyncio.run(_bounds(settings)))

@@ -17,7 +17,7 @@ from flows import World, eventually, users
 from kafka import TopicPartition
 
 from streams.kafka import connection, open_admin
-from streams.personalize import RESENT
+from streams.screening import RESENT
 
 # kafka-python 3.0.12 leaves sockets to the garbage collector, whose warning hits whatever test runs then.
 SOCKETS = "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
