@@ -14,6 +14,7 @@ import faust
 import pytest
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.structs import OffsetAndMetadata
 from faust.stores.rocksdb import Store
 from faust.tables.recovery import Recovery
 from faust.transport.consumer import Consumer, Fetcher
@@ -22,7 +23,7 @@ from faust.types import TP
 
 from ranking.profile import RecordError
 from streams import batching
-from streams.batching import NO_MEMBER, BatchConsumer, ProfileStore
+from streams.batching import NO_MEMBER, BatchConsumer, ProfileStore, SigningThread
 from streams.pipeline import Hole, Inlet
 
 
@@ -85,6 +86,51 @@ async def test_earlier_owners_are_fenced_off_before_recovery_begins(monkeypatch:
     assigned = {TP("events", 0), TP("events", 1), TP("a-changelog", 0)}
     await consumer.on_partitions_assigned(assigned, 7)
     assert heard == [{TP("events", 0), TP("events", 1)}, (assigned, 7)]
+
+
+async def test_offsets_are_committed_with_a_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Faust's thread commits through aiokafka's consumer gets the signature in place of Faust's empty text."""
+    assert "await consumer.commit(aiokafka_offsets)" in source(driver.AIOKafkaConsumerThread._commit)
+    assert "self._consumer = self._create_consumer(" in source(driver.AIOKafkaConsumerThread.on_start)
+    committed: list[Any] = []
+
+    class Plain:
+        async def commit(self, offsets: Any) -> None:
+            committed.append(offsets)
+
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_create_consumer", lambda self, loop: Plain())
+    thread = SigningThread.__new__(SigningThread)
+    thread.signature = "hashing-256"
+    place = aiokafka.TopicPartition("t", 0)
+    await thread._create_consumer(asyncio.get_running_loop()).commit({place: OffsetAndMetadata(7, "")})
+    assert committed == [{place: OffsetAndMetadata(7, "hashing-256")}]
+
+
+@pytest.mark.parametrize(("beside", "ends"), [({"ours"}, False), ({"", "ours"}, False), ({"ours", "another"}, True)])
+async def test_offsets_of_another_encoder_end_the_process(
+    beside: set[str], ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it seeks, the consumer looks at what stands beside the committed offsets of the inlets' partitions."""
+    assert list(inspect.signature(GroupCoordinator.fetch_committed_offsets).parameters) == ["self", "partitions"]
+    asked: list[Any] = []
+    died: list[str] = []
+
+    async def fetch(partitions: Any) -> dict[int, OffsetAndMetadata]:
+        asked.extend(partitions)
+        return {number: OffsetAndMetadata(0, text) for number, text in enumerate(beside)}
+
+    async def call(job: Any, *given: Any) -> Any:
+        return await job(*given)
+
+    coordinator = SimpleNamespace(fetch_committed_offsets=fetch)
+    consumer = BatchConsumer.__new__(BatchConsumer)
+    consumer.inlets, consumer._signature = {"events": SimpleNamespace()}, "ours"
+    consumer._thread = SimpleNamespace(_consumer=SimpleNamespace(_coordinator=coordinator), call_thread=call)
+    consumer.assignment = lambda: {TP("events", 3), TP("a-changelog", 3)}
+    monkeypatch.setattr(batching, "die", died.append)
+    await consumer._check_signatures()
+    assert asked == [aiokafka.TopicPartition("events", 3)]
+    assert bool(died) == ends
 
 
 def test_membership_is_read_where_aiokafka_keeps_it() -> None:
