@@ -30,6 +30,10 @@ class RecordError(ValueError):
     """A packed profile is of a newer format, or of another encoder: start the matching version or encoder, or rebuild."""
 
 
+class NewerRecord(RecordError):  # noqa: N818  reads as what is there
+    """A packed profile is of a newer format: start the matching version."""
+
+
 class Touch(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One event as the profile remembers it; item_id "" for what was asked in words. weight < 0: the user turned it down."""
 
@@ -163,7 +167,7 @@ def _format_of(record: bytes) -> int:
 
 def _refuse_newer(found: int) -> None:
     if found > FORMAT:
-        raise RecordError(
+        raise NewerRecord(
             f"a profile record has format {found}, this version reads up to {FORMAT}: upgrade the worker"
         ) from None
 

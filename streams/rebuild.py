@@ -43,8 +43,8 @@ from rich.console import Console
 
 from encoders import Encoder
 from ranking.index import ItemIndex
-from ranking.profile import RecordError
-from streams.backfill import AT_ONCE, decode_vector, item_changes
+from ranking.profile import NewerRecord, RecordError
+from streams.backfill import AT_ONCE, item_changes
 from streams.batching import Outbox, Outgoing, acknowledged
 from streams.catalogue import Catalogue, apply
 from streams.desk import SEND_MOST
@@ -52,7 +52,7 @@ from streams.fence import Fences, is_mark
 from streams.forget import erasures
 from streams.handover import commits, hand_over, owners
 from streams.kafka import Topic, connection, create_topics, live_members, partition_of, topics
-from streams.messages import BadMessage, Item, ItemVector, decode_item, encode
+from streams.messages import BadMessage, Item, ItemVector, decode_item, decode_vector, encode
 from streams.personalize import FATAL
 from streams.personalizer import Folded, Sourced, build, load_encoder
 from streams.pipeline import sift
@@ -86,7 +86,7 @@ class Rebuilt(NamedTuple):
 def rebuild(settings: Settings) -> Rebuilt:
     """Rebuild for the encoder of the settings and take the group's offsets over once the old workers have stopped.
 
-    Raises RebuildRefused, TopicError, RightsError, BrokerUnreachable, EncoderError.
+    Raises RebuildRefused, TopicError, RightsError, BrokerUnreachable, EncoderError, NewerRecord, NewerMessage.
     """
     console = Console(stderr=True, highlight=False)
     check_worker_rights(settings)
@@ -210,6 +210,8 @@ class Rebuild:
     def _is_ours(self, record: bytes) -> bool:
         try:
             self.personalizer.is_counted(record, 0, 0)
+        except NewerRecord:
+            raise
         except RecordError:
             return False
         return True

@@ -43,11 +43,19 @@ from streams.state import StateError, StateFolder
 log = logging.getLogger("headrace.worker")
 
 EXIT_REFUSED = 2
-REFUSALS = (BrokerUnreachable, RightsError, TopicError, StateError, OtherEncoder, ItemIndexError, encoders.EncoderError)
 SWITCH_S = 0.0005  # an event passes six threads: at Python's 5 ms each hand-over can take as long as the whole step
 LIBRARIES = ("faust", "mode", "aiokafka")
 REPEAT_S = 30.0
-REFUSALS = (BrokerUnreachable, RightsError, TopicError, StateError, ItemIndexError, SignalsError, encoders.EncoderError)
+REFUSALS = (
+    BrokerUnreachable,
+    RightsError,
+    TopicError,
+    StateError,
+    OtherEncoder,
+    ItemIndexError,
+    SignalsError,
+    encoders.EncoderError,
+)
 
 Build = Callable[..., Personalizer]
 

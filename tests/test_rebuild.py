@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from flows import Worker, World, eventually, users
 from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from encoders.hashing import HashingEncoder
+from ranking.profile import FORMAT, NewerRecord
 from streams import rebuild as rebuilding
 from streams.__main__ import main
 from streams.backfill import known_items
@@ -287,6 +289,19 @@ def test_other_weights_under_the_same_name(old_world: World, monkeypatch: pytest
     assert stored(settings) == foreign
     rebuild(settings)
     assert stored(settings) == truth(settings)
+
+
+@pytest.mark.embedded
+def test_profiles_of_a_newer_version_are_let_be(old_world: World) -> None:
+    """A record that only a newer version reads ends the rebuild, and stays."""
+    settings = new(old_world)
+    create_topics(settings)
+    newer = msgspec.msgpack.encode([FORMAT + 1, "whatever"])
+    old_world.send_raw(topics(settings).profiles, b"user0", newer)
+    old_world.flush()
+    with pytest.raises(NewerRecord, match="upgrade the worker"):
+        rebuild(settings)
+    assert stored(settings) == {"user0": newer}
 
 
 def stored_of_other_weights(world: World, settings: Settings) -> dict[str, bytes]:
