@@ -87,11 +87,14 @@ class Running:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """Start workers with a state folder of their own; they are killed at the end."""
+    """Start workers with a state folder of their own; they are killed at the end.
+
+    All bear one name, as one that was started again does: else each would wait until Kafka gives up the one before, 10 s.
+    """
     started: list[Running] = []
 
     def begin(settings: Settings, **more: Any) -> Running:
-        given = {"HEADRACE_STATE_DIR": str(tmp_path / f"state{len(started)}"), **more}
+        given = {"HEADRACE_STATE_DIR": str(tmp_path / f"state{len(started)}"), "HEADRACE_INSTANCE_ID": "one", **more}
         started.append(Running(settings, tmp_path, **given))
         return started[-1]
 
@@ -424,7 +427,8 @@ def test_no_secret_is_ever_shown(secured: Secured, start: Callable[..., Running]
         failed = start(settings.model_copy(update={"connect_timeout_s": 1.0, **changes}))
         assert failed.process.wait(60) == 2
         said.append(failed.said())
-    crashed = start(settings, HEADRACE_WEB_PORT=str(settings.web_port), HEADRACE_STATE_DIR="/dev/null/no")
+    (tmp_path / "sitecustomize.py").write_text("import streams.worker\nstreams.worker.check_topics = lambda settings: 1 / 0\n")
+    crashed = start(settings, PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert crashed.process.wait(60) not in (0, None)
     assert "Traceback" in crashed.said()
     said.append(crashed.said())
