@@ -140,6 +140,7 @@ def _faust_settings(settings: Settings) -> dict[str, Any]:
         "processing_guarantee": "at_least_once",  # exactly_once doubles and fences itself on rebalance
         "broker_commit_interval": 1.0,
         "broker_session_timeout": settings.session_timeout_s,
+        "broker_request_timeout": max(90.0, settings.session_timeout_s),  # Faust's own is 90 and takes no longer session
         "broker_heartbeat_interval": min(2.0, settings.session_timeout_s / 4),
         "consumer_auto_offset_reset": "earliest",
         "consumer_group_instance_id": settings.instance_id,  # a restart takes 2.5-3 s with it, 6-8 s without

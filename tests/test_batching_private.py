@@ -23,8 +23,10 @@ from faust.types import TP
 
 from ranking.profile import RecordError
 from streams import batching
+from streams.app import _faust_settings
 from streams.batching import NO_MEMBER, BatchConsumer, ProfileStore, SigningThread
 from streams.pipeline import Hole, Inlet
+from streams.settings import load
 
 
 def source(thing: Any) -> str:
@@ -253,3 +255,11 @@ async def test_the_line_of_a_failed_pipeline_names_the_error(
     work.set_exception(ExceptionGroup("tasks", [ExceptionGroup("more", [error])]))
     batching._ended("events")(work)
     assert said == [(f"the pipeline of events failed: {error}", error if is_traced else None)]
+
+
+@pytest.mark.parametrize("seconds", [6.0, 300.0])
+def test_faust_takes_every_session_timeout_that_settings_take(seconds: float) -> None:
+    """A session may not outlast a request: Faust refuses to connect then, long after the settings were read."""
+    given = _faust_settings(load(session_timeout_s=seconds))
+    assert given["broker_session_timeout"] == seconds <= given["broker_request_timeout"]
+    assert "session_timeout > request_timeout" in source(driver.AIOKafkaConsumerThread._create_worker_consumer)
