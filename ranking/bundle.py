@@ -92,7 +92,7 @@ def files(bundle: Bundle) -> dict[str, bytes]:
     return {
         HEAD: json.dumps(msgspec.to_builtins(bundle.head), indent=1, sort_keys=True).encode(),
         ITEMS: json.dumps(bundle.items, ensure_ascii=False).encode(),
-        TENSORS: pack({name: np.ascontiguousarray(value) for name, value in bundle.tensors.items()}),
+        TENSORS: pack({name: np.asarray(value, order="C") for name, value in bundle.tensors.items()}),
     }
 
 
@@ -121,7 +121,7 @@ def _digest(head: Head, items: tuple[str, ...], tensors: Tensors) -> str:
     own = msgspec.structs.replace(head, version="")
     digest.update(json.dumps([msgspec.to_builtins(own), items], sort_keys=True).encode())
     for name in sorted(tensors):
-        value = np.ascontiguousarray(tensors[name])
+        value = np.asarray(tensors[name], order="C")
         digest.update(f"{name} {value.dtype.str} {value.shape}".encode())
         digest.update(value.tobytes())
     return digest.hexdigest()

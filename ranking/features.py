@@ -31,7 +31,7 @@ NAMES = (
     *("near_long", "near_short", "near_asked"),
     *(f"near_touch_{number}" for number in range(1, LAST + 1)),
     *("near_touches_most", "near_touches_mean"),
-    *(f"{source}_{how}" for source in SOURCES for how in HOWS),
+    *(f"{source}_links_{how}" for source in SOURCES for how in HOWS),
     *("popular", "recent_touches", "surge", "item_age", "is_untouched"),
     *("category_share", "brand_share", "category_last", "brand_last"),
     *("again", "again_times", "again_place"),
