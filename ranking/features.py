@@ -18,10 +18,10 @@ from ranking.profile import ASKED, INTERESTS, LONG, SHORT, Profile
 from ranking.queries import LAST, Queries
 from ranking.ranker import FEATURES, Scores
 from ranking.retrieve import Candidates
-from ranking.signals import Signals
+from ranking.signals import HEATS, Signals
 
 FOLLOWED = 30  # newest touches whose links count
-FOLLOWED_DECAY = 0.7  # per touch
+FOLLOWED_DECAY = 0.8  # per touch
 RELATED = 80  # items co-visited with one, of those that are kept
 DAY_S = 86_400.0
 SOURCES = ("live", *TABLES)  # of links: the co-visits of now, and the tables of a training
@@ -32,7 +32,9 @@ NAMES = (
     *(f"near_touch_{number}" for number in range(1, LAST + 1)),
     *("near_touches_most", "near_touches_mean"),
     *(f"{source}_links_{how}" for source in SOURCES for how in HOWS),
-    *("popular", "recent_touches", "surge", "item_age", "is_untouched"),
+    *(f"touches_{heat}" for heat in HEATS),
+    *(f"surge_{heat}" for heat in HEATS[:-1]),
+    *("item_age", "is_untouched"),
     *("category_share", "brand_share", "category_last", "brand_last"),
     *("again", "again_times", "again_place"),
     *("touches", "silence", "tower"),
@@ -168,10 +170,9 @@ def _led(leading: Sequence[Leads], slots: NDArray[np.int64], size: int) -> NDArr
 def _of_items(slots: NDArray[np.int64], at: float, index: ItemIndex, signals: Signals) -> NDArray[np.float32]:
     distinct, place = np.unique(slots, return_inverse=True)
     ids = [item.item_id if slot != NOWHERE and (item := index.items[slot]) is not None else "" for slot in distinct.tolist()]
-    heats = signals.heats(ids, at)
-    recent, steady = np.log1p(heats[:, 0]), np.log1p(heats[:, 1])
+    heats = np.log1p(signals.heats(ids, at))
     age = np.log1p(np.maximum(0.0, at - index.at[distinct]) / DAY_S)
-    own = np.stack([steady, recent, recent - steady, age, heats[:, 1] <= 0.0], axis=1).astype(np.float32)
+    own = np.column_stack([heats, heats[:, :-1] - heats[:, 1:], age, heats[:, -1] <= 0.0]).astype(np.float32)
     made: NDArray[np.float32] = own[place.reshape(slots.shape)]
     return made
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ NEAR = 100  # candidates by U', and by each source of links
 ADDED = 300  # candidates that the model adds, of all its sources in turn
 M = "m."  # what the names of M's tensors begin with; before M is fitted there are none, and the zero-shot scores stand
 CLIP = 8.0  # standard deviations
-POPULAR = 60  # candidates that all users get
+HOTTEST = 30  # candidates that all users get, by each of the four decays
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,8 @@ class Learned:
         tables = [self._linked(links, index) for links in self._links]
         leading = features.leads(touches, [features.live_links(index, signals), *tables], len(index.items))
         _, near = self._search.nearest(users, NEAR)
-        popular = np.array([slot for slot, _ in islice(index.listed_slots(signals.rising(at)), POPULAR)], np.int64)
+        hottest = ((item_id, 0.0) for item_id in signals.hottest(HOTTEST, at))
+        popular = np.array([slot for slot, _ in index.listed_slots(hottest)], np.int64)
         more = np.full((len(profiles), ADDED), NOWHERE, np.int64)
         for i, own in enumerate(leading):
             merged = _merged([near[i], popular, *_strongest(own)])

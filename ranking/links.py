@@ -6,8 +6,11 @@ know everything that a training saw, and words. Scores of one table compare with
 | table | an item's links |
 |---|---|
 | `taste` | ridge regression of items on items (EASE, Steck, 2019) over users and, weighed, texts (CEASE, Jeunen et al., 2020) |
+| `habit` | the same over users alone |
 | `follow` | what was touched after it, .8 per step between, cosine-normalised |
+| `together` | what was touched near it, before or after, half as much after a month; cosine-normalised |
 | `words` | TF-IDF cosine of the texts, with pairs of words |
+| `meaning` | cosine of the whitened vectors |
 | `brand`, `category` | the item's share of its brand or category, times how often that follows the touched one's |
 """
 
@@ -19,11 +22,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-TABLES = ("taste", "follow", "words", "brand", "category")
+TABLES = ("taste", "habit", "follow", "together", "words", "meaning", "brand", "category")
 LINKS = 64  # of an item in a table
 MOST = 12_000  # items in the tables, the most touched: the regression keeps n x n numbers three times, 1.7 GB
 GAP_DECAY = 0.8
-GAPS = 30
+GAPS = 24
+MONTH_S = 30 * 86_400.0
+RIDGE = (1.0, 5.0)  # in mean diagonals: with texts, without
 WORDS_SHARE = 0.5  # of the mean diagonal: what a row of words weighs against the users'
 BLOCK = 2_000
 
@@ -37,27 +42,38 @@ class Links(NamedTuple):
     scores: NDArray[np.float16]
 
 
+class History(NamedTuple):
+    """What a user touched: items' numbers, oldest first, and how many seconds before the end of it all."""
+
+    items: NDArray[np.int64]
+    ages_s: NDArray[np.float64]
+
+
 def fit(
-    histories: Sequence[Sequence[int]],
+    histories: Sequence[History],
     vectors: Matrix,
     texts: Sequence[str],
     brands: NDArray[np.int32],
     categories: NDArray[np.int32],
 ) -> dict[str, Links]:
-    """Return the tables of n items. histories: per user the items' numbers, oldest first; vectors: (n, dim) whitened unit rows;
-
-    brands, categories: (n,) codes, 0 for none.
-    """
+    """Return the tables of n items. vectors: (n, dim) whitened unit rows; brands, categories: (n,) codes, 0 for none."""
     n = len(texts)
     words = _words(texts)
-    after = _after(histories, n)
-    alike: Any = (words @ words.T).toarray() if n else np.zeros((0, 0), np.float32)
+    alike: Matrix = (words @ words.T).toarray().astype(np.float32)
+    near: Matrix = vectors @ vectors.T
+    after, together = _pairs(histories, n)
     both: Matrix = after + np.float32(0.5) * after.T
-    heat = np.bincount(np.concatenate([np.asarray(own, np.int64) for own in histories]) if histories else [], minlength=n)
+    heat = np.zeros(n, np.int64)
+    for own in histories:
+        np.add.at(heat, own.items, 1)
+    gram = _gram(histories, n)
     return {
-        "taste": _strongest(_regression(histories, alike + vectors @ vectors.T)),
+        "taste": _strongest(_regression(gram, alike + near)),
+        "habit": _strongest(_regression(gram, None)),
         "follow": _strongest(_cosine(after)),
-        "words": _strongest(alike.astype(np.float32)),
+        "together": _strongest(_cosine(together + together.T)),
+        "words": _strongest(alike),
+        "meaning": _strongest(near),
         "brand": _strongest(_by_kind(both, heat, brands)),
         "category": _strongest(_by_kind(both, heat, categories)),
     }
@@ -73,39 +89,47 @@ def from_tensors(tensors: Mapping[str, NDArray[Any]]) -> dict[str, Links]:
     return {name: Links(tensors[f"links.{name}.others"], tensors[f"links.{name}.scores"]) for name in TABLES}
 
 
-def _after(histories: Sequence[Sequence[int]], n: int) -> Matrix:
-    """Return (n, n): how often the one was touched before the other, less with each step between."""
-    counts = np.zeros((n, n), np.float32)
+def _pairs(histories: Sequence[History], n: int) -> tuple[Matrix, Matrix]:
+    """Return how often the one was touched before the other, less with each step between, and less by age, (n, n) both."""
+    after, together = np.zeros((n, n), np.float32), np.zeros((n, n), np.float32)
+    for items, ages_s in histories:
+        fresh = np.exp2(-ages_s / MONTH_S).astype(np.float32)
+        for gap in range(1, min(len(items), GAPS + 1)):
+            pairs = items[:-gap], items[gap:]
+            np.add.at(after, pairs, np.float32(GAP_DECAY ** (gap - 1)))
+            np.add.at(together, pairs, fresh[gap:] * np.float32(gap**-0.5))
+    for counts in (after, together):
+        np.fill_diagonal(counts, 0.0)
+    return after, together
+
+
+def _gram(histories: Sequence[History], n: int) -> Matrix:
+    """Return how many users touched both, (n, n)."""
+    gram = np.zeros((n, n), np.float32)
     for own in histories:
-        row = np.asarray(own, np.int64)
-        for gap in range(1, min(len(row), GAPS)):
-            np.add.at(counts, (row[:-gap], row[gap:]), np.float32(GAP_DECAY ** (gap - 1)))
-    np.fill_diagonal(counts, 0.0)
-    return counts
+        items = np.unique(own.items)
+        gram[items[:, None], items[None, :]] += 1.0
+    return gram
 
 
 def _cosine(counts: Matrix) -> Matrix:
-    left, right = np.maximum(counts.sum(axis=1), 1.0), np.maximum(counts.sum(axis=0), 1.0)
+    left, right = 1.0 + counts.sum(axis=1), 1.0 + counts.sum(axis=0)
     made: Matrix = counts / np.sqrt(left)[:, None] / np.sqrt(right)[None, :]
     return made
 
 
-def _regression(histories: Sequence[Sequence[int]], alike: Matrix) -> Matrix:
-    """Return B = I - P diag(P)^-1 without its diagonal, P the inverse of the users' and the words' Gram matrix and a ridge."""
+def _regression(gram: Matrix, alike: Matrix | None) -> Matrix:
+    """Return B = I - P diag(P)^-1 without its diagonal, P the inverse of the users' and the texts' Gram matrix and a ridge."""
     import torch
 
-    n = len(alike)
-    gram = np.zeros((n, n), np.float32)
-    for own in histories:
-        items = np.unique(np.asarray(own, np.int64))
-        gram[items[:, None], items[None, :]] += 1.0
+    n = len(gram)
     mean = max(float(np.diag(gram).mean()), 1e-3) if n else 1.0
-    gram += np.float32(WORDS_SHARE * mean) * alike
-    gram[np.arange(n), np.arange(n)] += mean
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(torch.from_numpy(gram))).numpy()
-    weights = (-inverse / np.diag(inverse)[None, :]).astype(np.float32)
+    whole = gram.copy() if alike is None else gram + np.float32(WORDS_SHARE * mean) * alike
+    whole[np.arange(n), np.arange(n)] += RIDGE[alike is None] * mean
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(torch.from_numpy(whole))).numpy()
+    weights: Matrix = np.asarray(-inverse / np.diag(inverse)[None, :], np.float32)
     np.fill_diagonal(weights, 0.0)
-    return np.asarray(weights)
+    return weights
 
 
 def _by_kind(both: Matrix, heat: NDArray[np.int64], codes: NDArray[np.int32]) -> Matrix:

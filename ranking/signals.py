@@ -18,11 +18,15 @@ from numpy.typing import NDArray
 
 from ranking.covisits import LATER, MOST, NONE, CoVisits, Pairs, turns
 
-FORMAT = 2  # of a snapshot; 1 had none in it
+FORMAT = 3  # of a snapshot; 1 had none in it, 2 no days and weeks
 BEFORE = 0.25  # what came before an item tells less of what comes next than what came after it
 PART = 1_000  # items of a snapshot written at once
 RISING = 200  # items that `rising` returns
 NEVER = -np.inf
+TINY = 1e-300
+HOTTEST_S = 60.0
+DAY_S, WEEK_S = 86_400.0, 7 * 86_400.0  # half-lives between the two that are settings
+HEATS = ("recent", "day", "week", "steady")  # touches of an item, each with its own decay
 
 
 class SignalsError(ValueError):
@@ -35,6 +39,10 @@ class SignalSettings:
 
     recent_s: float = 6 * 3_600.0
     steady_s: float = 30 * 86_400.0
+
+    def of_heats(self) -> NDArray[np.float64]:
+        """Return the half-lives in the order of HEATS, (4,) seconds."""
+        return np.array([self.recent_s, DAY_S, WEEK_S, self.steady_s])
 
 
 class Visit(NamedTuple):
@@ -59,6 +67,8 @@ class Counts(NamedTuple):
     steady: float
     after: Mapping[str, float]
     sources: Mapping[int, int]
+    day: float = 0.0
+    week: float = 0.0
 
 
 class Signals:
@@ -79,12 +89,15 @@ class Signals:
         self._free: list[int] = []
         self._at = np.full(0, NEVER)
         self._recent = np.zeros(0)
+        self._day = np.zeros(0)
+        self._week = np.zeros(0)
         self._steady = np.zeros(0)
         self._zero: float | None = None  # the moment of the pairs' heats: the first there was, in half-lives
         self._places: dict[int, int] = {}  # events partition -> its column in the sources
         self._sources = np.full((0, 0), NONE, np.int64)  # by number and column: the last offset counted
         self._pairs = CoVisits()
         self._rising: tuple[float, list[tuple[str, float]]] | None = None
+        self._hottest: tuple[float, int, list[str]] | None = None
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self._at > NEVER))
@@ -104,8 +117,8 @@ class Signals:
         afters = _split([self._ids[number] for number in before[own].tolist()], self._pairs.counts[rows][own].tolist(), own)
         partitions = list(self._places)
         offsets = _split([partitions[column] for column in np.nonzero(counted)[1].tolist()], sources[counted].tolist(), counted)
-        numbers = (values[rows].tolist() for values in (self._at, self._recent, self._steady))
-        return [Counts(*each) for each in zip(*numbers, afters, offsets, strict=True)]
+        numbers = [values[rows].tolist() for values in (self._at, self._recent, self._steady, self._day, self._week)]
+        return [Counts(*each) for each in zip(*numbers[:3], afters, offsets, *numbers[3:], strict=True)]
 
     def put(self, records: Sequence[tuple[str, Counts]]) -> None:
         """Replace items' counts by records that are newer, in order.
@@ -122,7 +135,9 @@ class Signals:
         with self._lock:
             rows = np.array([self._numbers.pop(each) for each in dict.fromkeys(item_ids) if each in self._numbers], np.int32)
             if len(rows):
-                self._at[rows], self._recent[rows], self._steady[rows], self._sources[rows] = NEVER, 0.0, 0.0, NONE
+                self._at[rows], self._sources[rows] = NEVER, NONE
+                for heat in self._heats():
+                    heat[rows] = 0.0
                 self._pairs.forget(rows)
                 self._free.extend(rows.tolist())
 
@@ -166,15 +181,26 @@ class Signals:
         return [next(answers) if row != NONE else [] for row in rows.tolist()]
 
     def heats(self, item_ids: Sequence[str], at: float) -> NDArray[np.float64]:
-        """Return recent and steady touches of items, (n, 2), decayed to a time (Unix seconds); 0 for an item that has none."""
+        """Return the HEATS of items, (n, 4), decayed to a time (Unix seconds); 0 for an item that has none."""
         rows = np.array([self._numbers.get(item_id, NONE) for item_id in item_ids], np.int32)
         is_known = (rows != NONE) & (self._at[rows] > NEVER) if len(self._at) else np.zeros(len(rows), np.bool_)
         own = rows[is_known]
         age_s = np.maximum(0.0, at - self._at[own])
-        heats = np.zeros((len(rows), 2))
-        heats[is_known, 0] = self._recent[own] * np.exp2(-age_s / self.settings.recent_s)
-        heats[is_known, 1] = self._steady[own] * np.exp2(-age_s / self.settings.steady_s)
+        heats = np.zeros((len(rows), len(HEATS)))
+        for number, (heat, half_life_s) in enumerate(zip(self._heats(), self.settings.of_heats(), strict=True)):
+            heats[is_known, number] = heat[own] * np.exp2(-age_s / half_life_s)
         return heats
+
+    def hottest(self, k: int, at: float) -> list[str]:
+        """Return the ids of the k items with the most touches now, by each of HEATS, without repeats.
+
+        Computed anew at most once a minute of `at`.
+        """
+        kept = self._hottest
+        if kept is None or not 0 <= at - kept[0] < HOTTEST_S or kept[1] != k:
+            with self._lock:
+                kept = self._hottest = (at, k, self._hot(k))
+        return kept[2]
 
     def rising(self, at: float) -> list[tuple[str, float]]:
         """Return what is popular now, best first, with a score in (0, 1]: decayed recent touches over the largest.
@@ -239,7 +265,7 @@ class Signals:
         if wanted <= capacity:
             return
         room = max(wanted, capacity + capacity // 4, 1_024)
-        for name, empty in (("_at", NEVER), ("_recent", 0.0), ("_steady", 0.0), ("_sources", NONE)):
+        for name, empty in (("_at", NEVER), *((f"_{heat}", 0.0) for heat in HEATS), ("_sources", NONE)):
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.full((room - capacity, *old.shape[1:]), empty, old.dtype)]))
         self._pairs.grow(room)
@@ -277,7 +303,9 @@ class Signals:
     def _put(self, item_id: str, counts: Counts) -> Pairs:
         row = self._number(item_id)
         befores = np.array([self._number(other) for other in counts.after], np.int32)
-        self._at[row], self._recent[row], self._steady[row] = counts.at, counts.recent, counts.steady
+        self._at[row] = counts.at
+        for name, heat in zip(HEATS, self._heats(), strict=True):
+            heat[row] = getattr(counts, name)
         columns = [self._column(partition) for partition in counts.sources]
         self._sources[row] = NONE
         self._sources[row, columns] = list(counts.sources.values())
@@ -290,13 +318,11 @@ class Signals:
         settings, before = self.settings, self._at[rows]
         now = np.maximum(before, at)
         age_s, late_s = np.where(before > NEVER, now - before, 0.0), now - at
-        gains = weights * np.exp2(-late_s / settings.steady_s)
         slow = np.exp2(-age_s / settings.steady_s)
+        for heat, half_life_s in zip(self._heats(), settings.of_heats(), strict=True):
+            gains = weights * np.exp2(-late_s / half_life_s)
+            heat[rows] = heat[rows] * np.exp2(-age_s / half_life_s) + gains
         self._at[rows] = now
-        self._steady[rows] = self._steady[rows] * slow + gains
-        self._recent[rows] = self._recent[rows] * np.exp2(-age_s / settings.recent_s) + weights * np.exp2(
-            -late_s / settings.recent_s
-        )
         shares = gains[:, None] / np.arange(1, befores.shape[1] + 1)
         return self._pairs.add(rows, slow.astype(np.float32), befores, shares.astype(np.float32))
 
@@ -321,6 +347,18 @@ class Signals:
         _add_up(numbers, scores)
         return numbers, np.minimum(scores, 1.0)
 
+    def _heats(self) -> tuple[NDArray[np.float64], ...]:
+        return (self._recent, self._day, self._week, self._steady)
+
+    def _hot(self, k: int) -> list[str]:
+        found: dict[str, None] = {}
+        rows = np.flatnonzero(self._at > NEVER)
+        for heat, half_life_s in zip(self._heats(), self.settings.of_heats(), strict=True):
+            # All counts decay alike: as if decayed to time 0, they are ordered as at any time.
+            heats = np.log2(np.maximum(heat[rows], TINY)) + self._at[rows] / half_life_s
+            found |= dict.fromkeys(self._ids[row] for row in rows[np.argsort(-heats, kind="stable")[:k]].tolist())
+        return list(found)
+
     def _rise(self) -> list[tuple[str, float]]:
         rows = np.flatnonzero(self._recent > 0.0)
         # All counts decay alike: as if decayed to time 0, they are ordered as at any time.
@@ -341,6 +379,8 @@ class Signals:
             [row for row in self._free if rows.start <= row < rows.stop],
             self._at[rows].tobytes(),
             self._recent[rows].tobytes(),
+            self._day[rows].tobytes(),
+            self._week[rows].tobytes(),
             self._steady[rows].tobytes(),
             self._sources[rows, :columns].tobytes(),
             _packed(before, self._pairs.counts[rows]),
@@ -356,7 +396,7 @@ class Signals:
         self._numbers.update((item_id, row) for row, item_id in enumerate(part.ids, start) if row not in free)
         self._grow(start + count)
         self._sources[rows] = np.frombuffer(part.sources, np.int64).reshape(count, len(self._places))
-        for name in ("at", "recent", "steady"):
+        for name in ("at", *HEATS):
             getattr(self, f"_{name}")[rows] = np.frombuffer(getattr(part, name), np.float64)
         _unpack(part.before, self._pairs.before[rows], self._pairs.counts[rows])
         _unpack(part.later, self._pairs.later[rows], self._pairs.heats[rows])
@@ -369,6 +409,8 @@ class _Part(msgspec.Struct, array_like=True):
     free: list[int]
     at: bytes
     recent: bytes
+    day: bytes
+    week: bytes
     steady: bytes
     sources: bytes
     before: tuple[bytes, bytes, bytes]

@@ -127,6 +127,8 @@ class ItemSignal(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, 
     steady: Annotated[float, msgspec.Meta(description="weighted touches, slow decay")]
     after: Annotated[dict[str, float], msgspec.Meta(description="item touched before -> decayed co-visits")] = {}
     sources: Annotated[dict[int, int], msgspec.Meta(description="events partition -> last offset counted")] = {}
+    day: Annotated[float, msgspec.Meta(description="weighted touches, half as much after a day")] = 0.0
+    week: Annotated[float, msgspec.Meta(description="weighted touches, half as much after a week")] = 0.0
     format: Format = 1
 
 

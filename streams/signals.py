@@ -29,6 +29,8 @@ class SignalCounter:
                 at=counts.at,
                 recent=counts.recent,
                 steady=counts.steady,
+                day=counts.day,
+                week=counts.week,
                 after=dict(counts.after),
                 sources=dict(counts.sources),
             )
@@ -62,4 +64,4 @@ def apply(changes: Sequence[ItemSignal | str], signals: Signals) -> None:
 
 
 def _counts(change: ItemSignal) -> Counts:
-    return Counts(change.at, change.recent, change.steady, change.after, change.sources)
+    return Counts(change.at, change.recent, change.steady, change.after, change.sources, change.day, change.week)

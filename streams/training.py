@@ -21,7 +21,7 @@ from ranking import features, links
 from ranking.bundle import Bundle, Head, sealed
 from ranking.index import NOWHERE
 from ranking.learned import Learned, M
-from ranking.links import Links
+from ranking.links import History, Links
 from ranking.lists import CHUNK
 from ranking.profile import MAX_TOUCHES, Profile, key_of, new_profile, pack
 from ranking.queries import queries
@@ -173,16 +173,17 @@ class _Training:
     def _links(self, end: int) -> dict[str, Links]:
         """Return the tables of links of what was wanted before a place."""
         row_of = {slot: row for row, slot in enumerate(self.residuals)}
-        histories: dict[str, list[int]] = {}
+        histories: dict[str, list[tuple[int, float]]] = {}
+        last = float(self.events[end - 1].at)
         for place, slot in self.wanted.items():
             if place < end and slot in row_of:
-                histories.setdefault(self.events[place].user_id, []).append(row_of[slot])
+                event = self.events[place]
+                histories.setdefault(event.user_id, []).append((row_of[slot], last - float(event.at)))
+        touched = [History(*(np.array(own) for own in zip(*each, strict=True))) for each in histories.values()]
         items = [item for slot in self.residuals if (item := self.index.items[slot]) is not None]
         slots = np.array(self.residuals, np.int64)
         texts = [self.texts.get(item.item_id, item.title) for item in items]
-        return links.fit(
-            list(histories.values()), self._white()[slots], texts, self.index.brand[slots], self.index.category[slots]
-        )
+        return links.fit(touched, self._white()[slots], texts, self.index.brand[slots], self.index.category[slots])
 
     def _white(self) -> NDArray[np.float32]:
         """Return the whitened vectors of all slots, unit rows."""

@@ -184,36 +184,42 @@ def _fields(model: Bundle) -> dict[str, object]:
     return {name: getattr(model.head, name) for name in model.head.__struct_fields__}
 
 
+def histories(*items: list[int]) -> list[links.History]:
+    """Return what users touched, all of it now."""
+    return [links.History(np.array(own, np.int64), np.zeros(len(own))) for own in items]
+
+
 class TestLinks:
     """The tables."""
 
     def test_what_follows_and_what_goes_together_is_linked(self) -> None:
         """On the walks the strongest `follow` and `taste` links of an item are its neighbours in the circle."""
-        histories = [[n, (n + 1) % 8, (n + 2) % 8] for n in range(8) for _ in range(3)]
-        made = links.fit(histories, np.eye(8, dtype=np.float32), ["a b"] * 8, np.zeros(8, np.int32), np.zeros(8, np.int32))
+        known = histories(*[[n, (n + 1) % 8, (n + 2) % 8] for n in range(8) for _ in range(3)])
+        made = links.fit(known, np.eye(8, dtype=np.float32), ["a b"] * 8, np.zeros(8, np.int32), np.zeros(8, np.int32))
         for n in range(8):
             assert made["follow"].others[n, 0] == (n + 1) % 8
-            assert set(made["taste"].others[n, :2].tolist()) == {(n + 1) % 8, (n - 1) % 8}
+            for table in ("taste", "habit", "together"):
+                assert set(made[table].others[n, :2].tolist()) == {(n + 1) % 8, (n - 1) % 8}
 
     def test_words_link_what_no_user_touched(self) -> None:
         """Items with a rare word in common are linked by it; one that shares none has no such link."""
         texts = ["red kettle", "blue kettle", "green sofa", "old sofa", "lamp"]
         zeros = np.zeros(5, np.int32)
-        made = links.fit([[0, 2]], np.eye(5, dtype=np.float32), texts, zeros, zeros)
+        made = links.fit(histories([0, 2]), np.eye(5, dtype=np.float32), texts, zeros, zeros)
         assert made["words"].others[:, 0].tolist() == [1, 0, 3, 2, -1]
 
     def test_kinds_back_off(self) -> None:
         """An item that was never touched leads to the most touched of the brand that follows its own."""
         brands = np.array([1, 1, 2, 2, 0], np.int32)
-        made = links.fit([[0, 2]] * 3 + [[0, 3]], np.eye(5, dtype=np.float32), list("abcde"), brands, brands)
+        made = links.fit(histories(*[[0, 2]] * 3, [0, 3]), np.eye(5, dtype=np.float32), list("abcde"), brands, brands)
         assert made["brand"].others[1, 0] == 2
         assert made["brand"].others[4].max() == -1
 
     @given(st.lists(st.lists(st.integers(0, 5), max_size=5), max_size=8))
-    def test_tables_are_well_formed(self, histories: list[list[int]]) -> None:
+    def test_tables_are_well_formed(self, touched: list[list[int]]) -> None:
         """Links are strongest first, never to the item itself, and survive the bundle."""
         codes = np.array([0, 1, 1, 2, 2, 2], np.int32)
-        made = links.fit(histories, np.eye(6, dtype=np.float32), list("abcabc"), codes, codes)
+        made = links.fit(histories(*touched), np.eye(6, dtype=np.float32), list("abcabc"), codes, codes)
         assert tuple(made) == links.TABLES
         for own in links.from_tensors(links.to_tensors(made)).values():
             there = own.others >= 0

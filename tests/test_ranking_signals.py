@@ -66,13 +66,13 @@ def test_counts_once() -> None:
     assert not visit(signals, "a", ("b",), 1.0, NOW, (0, 5))
     assert not visit(signals, "a", ("b",), 1.0, NOW, (0, 4))
     assert visit(signals, "a", ("b",), 1.0, NOW, (1, 4))
-    assert counts_of(signals, "a") == Counts(NOW, 2.0, 2.0, {"b": 2.0}, {0: 5, 1: 4})
+    assert counts_of(signals, "a") == Counts(NOW, 2.0, 2.0, {"b": 2.0}, {0: 5, 1: 4}, 2.0, 2.0)
 
 
 def test_counts_of_one_never_counted() -> None:
     """An item that only came before others has no counts."""
     signals = signals_of(("a", NOW, ("b",)))
-    assert counts_of(signals, "a") == Counts(NOW, 1.0, 1.0, {"b": 1.0}, {0: 0})
+    assert counts_of(signals, "a") == Counts(NOW, 1.0, 1.0, {"b": 1.0}, {0: 0}, 1.0, 1.0)
     assert (signals.counts(["b"])[0], len(signals)) == (None, 1)
 
 
@@ -288,6 +288,24 @@ def test_foreign_snapshot(beginning: float | None, found: str, tmp_path: Path) -
     path = tmp_path / "signals"
     path.write_bytes(msgspec.msgpack.encode([beginning, [], []]))
     signals = signals_of(("kept", NOW, ("a",)))
-    with pytest.raises(SignalsError, match=rf"format {found}.*, this version reads 2: leave it out"):
+    with pytest.raises(SignalsError, match=rf"format {found}.*, this version reads 3: leave it out"):
         signals.load(path)
     assert len(signals) == 1
+
+
+def test_heats() -> None:
+    """Touches count half after the half-life of each of the four decays; an item without any has none."""
+    signals = signals_of(("a", NOW, ()))
+    heats = signals.heats(["a", "unknown"], NOW + DAY)
+    np.testing.assert_allclose(heats[0], [2.0**-24, 0.5, 2.0 ** (-1 / 7), 0.5])
+    assert not heats[1].any()
+
+
+def test_hottest() -> None:
+    """What was touched a little today is the day's, what was touched much last week is the week's; none stands twice."""
+    signals = Signals(SignalSettings(recent_s=3_600.0, steady_s=30 * DAY))
+    for offset in range(6):
+        visit(signals, "week", (), 1.0, NOW - 5 * DAY, (0, offset))
+    visit(signals, "today", (), 1.0, NOW, (0, 9))
+    assert set(signals.hottest(1, NOW)) == {"today", "week"}
+    assert signals.hottest(2, NOW)[0] == "today"

@@ -34,7 +34,7 @@ def test_record() -> None:
     counter = SignalCounter(Signals())
     counter.count(BASKETS)
     assert counter.records(["cup"])[0] == ItemSignal(
-        item_id="cup", at=NOW, recent=2.0, steady=2.0, after={"tea": 2.0, "jam": 0.5}, sources={0: 2}
+        item_id="cup", at=NOW, recent=2.0, steady=2.0, after={"tea": 2.0, "jam": 0.5}, sources={0: 2}, day=2.0, week=2.0
     )
     assert [record.item_id for record in counter.records(["tea", "unknown", "jam"])] == ["tea", "jam"]
 
