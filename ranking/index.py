@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranking import codes, search
+from ranking.conditions import Condition, Value
 from ranking.profile import key_of
 from ranking.search import ExactSearch, InvertedSearch, Search
 
@@ -35,7 +36,10 @@ class ItemIndexError(ValueError):
 
 
 class IndexedItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What the index keeps of an item besides its vector. at: Unix seconds the item was first published."""
+    """What the index keeps of an item besides its vector. at: Unix seconds the item was first published.
+
+    attributes: the values of those that the index keeps (`ItemIndex.attributes`), in that order; () where it keeps none.
+    """
 
     item_id: str
     title: str
@@ -45,12 +49,16 @@ class IndexedItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
     brand: str = ""
     tags: tuple[str, ...] = ()
     available: bool = True
+    attributes: tuple[Value, ...] = ()
 
     def __post_init__(self) -> None:
         # Few strings, which come decoded anew with each item: 25 MB of 100,000 items.
         for name in ("category", "brand"):
             msgspec.structs.force_setattr(self, name, intern(getattr(self, name)))
         msgspec.structs.force_setattr(self, "tags", tuple([intern(tag) for tag in self.tags]))
+        if self.attributes:
+            values = tuple([intern(value) if isinstance(value, str) else value for value in self.attributes])
+            msgspec.structs.force_setattr(self, "attributes", values)
 
 
 class ItemIndex:
@@ -59,12 +67,13 @@ class ItemIndex:
     codes, scales: (capacity, dim) int8 and (capacity,) float32, the vectors as `ranking.codes` keeps them, unit rows within
     0.002; keys: (capacity,) uint64 of `key_of(item_id)`; category, brand: (capacity,) int32 codes, 0 is none; at: (capacity,)
     float64; listed: (capacity,) bool, whether the item can be recommended now; changed: (capacity,) int64, the number of the
-    last of the `changes` that touched the slot.
+    last of the `changes` that touched the slot. attributes: names of those of an item's attributes that are kept.
     """
 
-    def __init__(self, dim: int, encoder_id: str) -> None:
+    def __init__(self, dim: int, encoder_id: str, attributes: tuple[str, ...] = ()) -> None:
         self.dim = dim
         self.encoder_id = encoder_id
+        self.attributes = attributes
         self.lock = threading.RLock()
         self.items: list[IndexedItem | None] = []
         self.codes = np.zeros((0, dim), np.int8)
@@ -80,6 +89,7 @@ class ItemIndex:
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
         self._codes: dict[str, int] = {"": 0}
+        self._marks: dict[Condition, NDArray[np.bool_]] = {}
         self._search: Search = ExactSearch(dim)
         self._trained_on = 0
         self._training: threading.Thread | None = None
@@ -151,10 +161,26 @@ class ItemIndex:
         with self.lock:
             return self._search.nearest(queries, min(k, max(1, len(self))))
 
-    def newest(self, k: int) -> NDArray[np.int64]:
-        """Return the slots of the k listed items that were published last, newest first."""
+    def watch(self, conditions: Iterable[Condition]) -> None:
+        """Know from now on which items these are about. Raises ItemIndexError for an attribute that is not kept."""
         with self.lock:
-            slots = np.flatnonzero(self.listed)
+            for condition in conditions:
+                if missing := {each.name for each in condition.attributes}.difference(self.attributes):
+                    raise ItemIndexError(
+                        f"a rule asks for {sorted(missing)}, the index keeps {self.attributes} of attributes: make it with them"
+                    )
+                holds = [item is not None and condition.holds(item, self.attributes) for item in self.items]
+                self._marks[condition] = np.zeros(len(self.keys), np.bool_)
+                self._marks[condition][: len(holds)] = holds
+
+    def marked(self, condition: Condition) -> NDArray[np.bool_]:
+        """Tell for each slot whether it holds an item that a condition watched is about, (capacity,) bool."""
+        return self._marks[condition]
+
+    def newest(self, k: int, among: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+        """Return the slots of the k listed items published last, newest first. among: (capacity,) bool, all where None."""
+        with self.lock:
+            slots = np.flatnonzero(self.listed if among is None else self.listed & among)
             if len(slots) > k:
                 slots = slots[np.argpartition(-self.at[slots], k)[:k]]
             return slots[np.argsort(-self.at[slots], kind="stable")]
@@ -183,10 +209,10 @@ class ItemIndex:
         (folder / "items.msgpack").write_bytes(msgspec.msgpack.encode(head))
 
     @classmethod
-    def load(cls, folder: Path, dim: int, encoder_id: str) -> ItemIndex:
-        """Read a snapshot. Raises ItemIndexError when it is of another encoder or format."""
+    def load(cls, folder: Path, dim: int, encoder_id: str, attributes: tuple[str, ...] = ()) -> ItemIndex:
+        """Read a snapshot of an index that keeps these attributes. Raises ItemIndexError: another encoder or format."""
         head = _read_head(folder, dim, encoder_id)
-        index = cls(dim, encoder_id)
+        index = cls(dim, encoder_id, attributes)
         index._grow(head.count)
         for slot, item in enumerate(item for part in head.items for item in _items.decode(part)):
             index.items.append(item)
@@ -246,6 +272,8 @@ class ItemIndex:
         self.brand[slot] = self._codes.setdefault(item.brand, len(self._codes))
         self.at[slot] = item.at
         self.listed[slot] = item.available
+        for condition, marks in self._marks.items():
+            marks[slot] = condition.holds(item, self.attributes)
 
     def _grow(self, wanted: int) -> None:
         capacity = len(self.keys)
@@ -257,6 +285,8 @@ class ItemIndex:
             new = np.zeros((room, *old.shape[1:]), old.dtype)
             new[:capacity] = old
             setattr(self, name, new)
+        for condition, marks in self._marks.items():
+            self._marks[condition] = np.concatenate([marks, np.zeros(room - capacity, np.bool_)])
 
     def _moved(self, slots: NDArray[np.int64], fresh: NDArray[np.int8], scales: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Tell for which slots the search structure has to change: another availability, or another vector."""

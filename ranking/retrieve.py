@@ -49,10 +49,12 @@ def candidates(
     index: ItemIndex,
     signals: Signals,
     more: NDArray[np.int64] | None = None,
+    out: NDArray[np.bool_] | None = None,
 ) -> Candidates:
     """Return the candidates of m users, k of each from the search.
 
-    weights: (QUERIES,) float32, what a cosine with each query is worth. more: (m, e) slots that a model adds, or NOWHERE.
+    weights: (QUERIES,) float32, what a cosine with each query is worth. more: (m, e) slots that a model or rules add, or
+    NOWHERE. out: (capacity,) bool of slots that no list may hold: users of whom nothing is known get others.
     """
     combined = np.einsum("mq,mqd->md", found.strength * weights, found.vectors)
     _, near = index.search(combined, k)
@@ -61,7 +63,9 @@ def candidates(
     popular = dict(islice(index.listed_slots(signals.rising(at)), RISING))
     shared = np.array(list(popular), np.int64)
     cold = found.is_cold
-    fill = np.concatenate([shared, index.newest(NEWEST)]) if cold.any() else np.zeros(0, np.int64)
+    fill = (
+        np.concatenate([shared, index.newest(NEWEST, None if out is None else ~out)]) if cold.any() else np.zeros(0, np.int64)
+    )
     width = max(map(len, covisits), default=0)
     extra = np.full((len(near), width), NOWHERE, np.int64)
     added = np.full((len(near), 0), NOWHERE, np.int64) if more is None else more

@@ -19,7 +19,7 @@ from streams.catalogue import Catalogue, apply
 from streams.history import Done, History, ImportRefused, read, refuse_harm, run
 from streams.kafka import open_producer, topics
 from streams.messages import BadMessage, Item, ItemVector, decode_item, decode_vector, encode
-from streams.personalizer import build, load_encoder
+from streams.personalizer import build, load_encoder, new_index
 from streams.reading import records
 from streams.settings import Settings
 from streams.terminal import bar
@@ -62,7 +62,7 @@ def import_file(
 
 def known_items(settings: Settings, encoder: Encoder) -> ItemIndex:
     """Return an index of what the item-vectors topic holds for this encoder. Raises TopicError, NewerMessage."""
-    index = ItemIndex(encoder.dim, encoder.id)
+    index = new_index(encoder, settings)
     changes = item_changes(settings, encoder)
     while some := list(islice(changes, AT_ONCE)):
         apply(some, index)

@@ -80,10 +80,10 @@ def apply(changes: Sequence[ItemVector | str], index: ItemIndex) -> None:
     index.delete([item_id for item_id, change in latest.items() if isinstance(change, str)])
     if upserts:
         vectors = np.frombuffer(b"".join(change.vector for change in upserts), "<f2").reshape(len(upserts), -1)
-        index.upsert([_indexed(change) for change in upserts], vectors)
+        index.upsert([_indexed(change, index.attributes) for change in upserts], vectors)
 
 
-def _indexed(change: ItemVector) -> IndexedItem:
+def _indexed(change: ItemVector, attributes: Sequence[str]) -> IndexedItem:
     return IndexedItem(
         change.item_id,
         change.title,
@@ -93,4 +93,5 @@ def _indexed(change: ItemVector) -> IndexedItem:
         change.brand,
         change.tags,
         change.available,
+        tuple([change.attributes.get(name) for name in attributes]),
     )

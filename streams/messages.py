@@ -132,12 +132,19 @@ class ItemSignal(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, 
     format: Format = 1
 
 
-class RecommendedItem(msgspec.Struct, frozen=True, gc=False):
+class RecommendedItem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One place of a list."""
 
     item_id: Id
     score: Annotated[float, msgspec.Meta(ge=0, le=1, description="softmax probability among the candidates")]
     reason: str
+    propensity: (
+        Annotated[
+            float,
+            msgspec.Meta(gt=0, le=1, description="probability that this item stood at this place; left out where it is 1"),
+        ]
+        | None
+    ) = None
 
 
 class RecommendationList(msgspec.Struct, frozen=True, kw_only=True, gc=False):

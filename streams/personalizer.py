@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 import encoders
 from encoders import Encoder
+from ranking.business import BusinessRule
+from ranking.explore import Explore
 from ranking.index import ItemIndex
 from ranking.learned import Learned
 from ranking.lists import ListMaker
@@ -24,6 +26,7 @@ from ranking.profile import MAX_TOUCHES, HalfLives, Profile, Touch, Update, fold
 from ranking.ranker import ZeroShot
 from ranking.rules import Rules
 from ranking.signals import Signals, SignalSettings
+from streams import rulebook
 from streams.messages import Event, Interaction, RecommendedItem
 from streams.settings import Settings
 from streams.words import Said, read
@@ -168,7 +171,9 @@ class Personalizer:
 
     def recommend(self, records: Mapping[str, bytes], at: float) -> dict[str, tuple[RecommendedItem, ...]]:
         """Return each user's list at a time (Unix seconds), best first."""
-        lists = self.maker.lists(self.profiles(records), at)
+        maker, profiles = self.maker, self.profiles(records)
+        seeds = [_seed(user, profile) for user, profile in zip(records, profiles, strict=True)] if maker.explore.share else ()
+        lists = maker.lists(profiles, at, seeds)
         return {user: tuple([RecommendedItem(*item) for item in own]) for user, own in zip(records, lists, strict=True)}
 
     def step(
@@ -246,6 +251,20 @@ def load_encoder(settings: Settings) -> Encoder:
     )
 
 
+def new_index(encoder: Encoder, settings: Settings) -> ItemIndex:
+    """Return an empty index for this encoder's vectors that keeps the attributes which the settings' rules ask for."""
+    return ItemIndex(encoder.dim, encoder.id, kept_attributes(settings))
+
+
+def kept_attributes(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the attributes that the settings' rules ask for."""
+    return rulebook.attributes_of(_rules(settings))
+
+
+def _rules(settings: Settings) -> tuple[BusinessRule, ...]:
+    return () if settings.rules is None else rulebook.read(settings.rules, settings.list_size)
+
+
 def build(encoder: Encoder, settings: Settings, index: ItemIndex | None = None, signals: Signals | None = None) -> Personalizer:
     """Return the Personalizer that the settings describe, over this index and these signals."""
     half_lives = HalfLives(
@@ -255,15 +274,25 @@ def build(encoder: Encoder, settings: Settings, index: ItemIndex | None = None, 
         asked_s=settings.asked_half_life_hours * 3_600.0,
     )
     trend = SignalSettings(settings.trend_half_life_hours * 3_600.0, settings.popular_half_life_days * 86_400.0)
+    index = index if index is not None else new_index(encoder, settings)
+    business = _rules(settings)
+    index.watch(rule.condition for rule in business)
     maker = ListMaker(
-        index if index is not None else ItemIndex(encoder.dim, encoder.id),
+        index,
         signals if signals is not None else Signals(trend),
-        rules=Rules(settings.list_size, settings.max_per_category, settings.diversity),
+        rules=Rules(settings.list_size, settings.max_per_category, settings.diversity, settings.max_per_brand),
         half_lives=half_lives,
         candidates=settings.candidates,
+        business=business,
+        explore=Explore(settings.explore, settings.explore_days * 86_400.0, settings.explore_touches),
     )
     weights = Weights(settings.event_weights, settings.rating_scale, frozenset(settings.seen_types))
     return Personalizer(encoder, maker, weights, settings.text_length)
+
+
+def _seed(user: str, profile: Profile) -> int:
+    """Return what a user's list is drawn by: another with each event, the same when one is replayed."""
+    return key_of(f"{user} {sorted(profile.watermarks.items())}")
 
 
 def _plus(total: NDArray[np.float32] | None, weight: float, vector: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -225,6 +225,29 @@ class Settings(BaseSettings):
         ge=0,
         le=1,
     )
+    max_per_brand: int = setting(
+        0, "Most items of one brand in a list; 0 is no limit.", group="Lists", unit="items", ge=0, le=200
+    )
+    rules: Path | None = setting(
+        None, "TOML file of business rules: boost, bury, pin, exclude; docs/rules.md shows them.", group="Lists"
+    )
+    explore: float = setting(
+        0.0,
+        "Share of places, but the first, that go to new items which the ranking would not show; such lists tell propensities.",
+        group="Lists",
+        ge=0,
+        le=0.5,
+    )
+    explore_days: float = setting(
+        7.0, "Age up to which an item is new to exploration.", group="Lists", unit="days", gt=0, le=3650
+    )
+    explore_touches: float = setting(
+        10.0,
+        "Touches, weighed as in event_weights, from which on an item is known and not explored any more.",
+        group="Lists",
+        gt=0,
+        le=1_000_000,
+    )
     trend_half_life_hours: float = setting(
         3.0, "Age at which a touch counts half in what rises now.", group="Lists", unit="hours", gt=0, le=8760
     )
@@ -296,6 +319,10 @@ class Settings(BaseSettings):
                 f"{PREFIX}WEB_HOST is {self.web_host}, which others can reach: set {PREFIX}WEB_TOKEN to what they must send, "
                 f"as `openssl rand -hex 32` makes it, or {PREFIX}WEB_HOST=127.0.0.1"
             )
+        if self.rules is not None:
+            from streams import rulebook  # NumPy: not for commands without rules
+
+            rulebook.read(self.rules, self.list_size)
         if self.backlog_batch_size < self.batch_size:
             raise ValueError(
                 f"{PREFIX}BACKLOG_BATCH_SIZE {self.backlog_batch_size} is lower than "

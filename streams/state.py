@@ -69,7 +69,10 @@ class _Owner(msgspec.Struct, frozen=True):
 
 
 class _Head(msgspec.Struct):
-    """A snapshot. at: Unix seconds it was taken; items, signals: the formats of its files; digests: by file name."""
+    """A snapshot. at: Unix seconds it was taken; items, signals: the formats of its files; digests: by file name.
+
+    attributes: names of those that its items keep.
+    """
 
     folder: str
     at: float
@@ -78,6 +81,7 @@ class _Head(msgspec.Struct):
     items: int = 0
     signals: int = 0
     digests: dict[str, str] = {}
+    attributes: tuple[str, ...] = ()
 
     def places(self) -> Offsets:
         return {(topic, partition): offset for topic, partition, offset in self.offsets}
@@ -142,29 +146,35 @@ class StateFolder:
             self._lock.close()
             self._lock = None
 
-    def restore(self, into: Signals, bounds: Mapping[tuple[str, int], tuple[int, int]]) -> Snapshot:
+    def restore(
+        self, into: Signals, bounds: Mapping[tuple[str, int], tuple[int, int]], attributes: tuple[str, ...] = ()
+    ) -> Snapshot:
         """Return the newest snapshot's index, its signals read `into`; an empty one when it cannot be read on from.
 
-        bounds: (topic, partition) -> its first and end offset now.
+        bounds: (topic, partition) -> its first and end offset now. attributes: names of those that the index is to keep.
         """
         encoder_id, dim = self._owner.encoder, self._owner.dim
-        head, why_anew = self._newest(bounds)
+        head, why_anew = self._newest(bounds, attributes)
         if head is None:
             if why_anew:
                 log.warning("the snapshot is left out and everything read anew: %s", why_anew)
-            return Snapshot(ItemIndex(dim, encoder_id), {})
+            return Snapshot(ItemIndex(dim, encoder_id, attributes), {})
         folder = self.path / head.folder
-        index = ItemIndex.load(folder, dim, encoder_id)
+        index = ItemIndex.load(folder, dim, encoder_id, attributes)
         into.load(folder / SIGNALS)
         return Snapshot(index, head.places())
 
-    def _newest(self, bounds: Mapping[tuple[str, int], tuple[int, int]]) -> tuple[_Head | None, str]:
+    def _newest(
+        self, bounds: Mapping[tuple[str, int], tuple[int, int]], attributes: tuple[str, ...]
+    ) -> tuple[_Head | None, str]:
         """Return the newest snapshot, or None and why it is left out; no reason where there is none."""
         try:
             head = _read(self.path / HEAD, _Head)
             if head is None:
                 return None, ""
             why_anew = _why_anew(head, bounds)
+            if not why_anew and head.attributes != attributes:
+                why_anew = f"rules ask for the attributes {list(attributes)}, it holds {list(head.attributes)}"
             if not why_anew and head.digests != _digests(self.path / head.folder):
                 why_anew = f"the files in {self.path / head.folder} are not what was written"
         except UNREADABLE as error:
@@ -180,8 +190,9 @@ class StateFolder:
         for path in folder.iterdir():
             _sync(path)  # before the head names them: after a loss of power it must not point at holes
         places = [(topic, partition, offset) for (topic, partition), offset in offsets.items()]
-        digests = _digests(folder)
-        _write(self.path / HEAD, _Head(folder.name, time.time(), places, FORMAT, ITEMS_FORMAT, SIGNALS_FORMAT, digests))
+        formats = (FORMAT, ITEMS_FORMAT, SIGNALS_FORMAT)
+        head = _Head(folder.name, time.time(), places, *formats, _digests(folder), index.attributes)
+        _write(self.path / HEAD, head)
         for old in self.path.glob("snapshot-*"):
             if old != folder:
                 shutil.rmtree(old)

@@ -97,7 +97,7 @@ def prepare(settings: Settings, build_personalizer: Build = personalizer.build) 
     refuse_other(settings, encoder.id)
     state.open()
     signals = Signals(SignalSettings(settings.trend_half_life_hours * 3_600.0, settings.popular_half_life_days * 86_400.0))
-    snapshot = state.restore(signals, asyncio.run(_bounds(settings)))
+    snapshot = state.restore(signals, asyncio.run(_bounds(settings)), personalizer.kept_attributes(settings))
     step = build_personalizer(encoder, settings, snapshot.index, signals)
     catalogue = Catalogue(encoder, settings.text_length)
     return build(settings, step, catalogue, snapshot.index, signals, state, snapshot.offsets), state

@@ -14,10 +14,19 @@ from ranking.rules import COLD_SHARE, Rules, choose, unseen
 places = st.lists(st.tuples(st.floats(-2, 2, width=32), st.integers(0, 4), st.booleans()), min_size=1, max_size=60)
 
 
-def chosen(logits: list[float], codes: list[int], rules: Rules, *, cold: bool = False) -> list[int]:
+def chosen(
+    logits: list[float], codes: list[int], rules: Rules, *, brands: list[int] | None = None, cold: bool = False
+) -> list[int]:
     """Return the columns of one user's list; column n is the item in slot n."""
     slots = np.arange(len(logits))[None]
-    return choose(np.array([logits], np.float32), slots, np.array(codes, np.int32), np.array([cold]), rules)[0]
+    return choose(
+        np.array([logits], np.float32),
+        slots,
+        np.array(codes, np.int32),
+        np.array(brands or codes, np.int32),
+        np.array([cold]),
+        rules,
+    )[0]
 
 
 def planted(each: int = 20, kinds: int = 5) -> tuple[list[float], list[int]]:

@@ -60,6 +60,18 @@ def test_a_topic_made_anew_is_read_anew(tmp_path: Path, bounds: dict[tuple[str, 
     folder.close()
 
 
+def test_a_snapshot_without_the_attributes_of_the_rules_is_read_anew(tmp_path: Path) -> None:
+    """What rules ask for now and the snapshot does not hold has to come from the topic, and then stays."""
+    folder = saved(tmp_path)
+    assert len(folder.restore(Signals(), {PLACE: (0, 9)}, ()).index) == 1
+    found = folder.restore(Signals(), {PLACE: (0, 9)}, ("price",))
+    assert (len(found.index), found.index.attributes, found.offsets) == (0, ("price",), {})
+    folder.save(found.index, Signals(), {PLACE: 8})
+    assert folder.restore(Signals(), {PLACE: (0, 9)}, ("price",)).offsets == {PLACE: 8}
+    assert folder.restore(Signals(), {PLACE: (0, 9)}).offsets == {}
+    folder.close()
+
+
 def test_an_old_snapshot_is_read_anew(tmp_path: Path) -> None:
     """Deletions may have been compacted away since."""
     folder = saved(tmp_path)
