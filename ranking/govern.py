@@ -98,8 +98,9 @@ class Governor:
             pool = pool[np.argsort(-logit[i, pool], kind="stable")]
             is_ranked = np.zeros(new.shape[1], np.bool_)
             is_ranked[own] = True
-            kept, _ = rules.split([*own, *pool.tolist()], kinds[i], self.rules.bounds(bool(cold[i])), is_ranked.tolist())
-            pools.append(kept[len(own) :][: explore.POOL])
+            bounds, most = self.rules.bounds(bool(cold[i])), len(own) + explore.POOL
+            kept, _ = rules.split([*own, *pool.tolist()], kinds[i], bounds, is_ranked.tolist(), most)
+            pools.append(kept[len(own) :])
         return pools
 
     def _is_new(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:

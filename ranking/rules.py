@@ -71,7 +71,7 @@ def choose(
         columns = np.take_along_axis(order, np.argsort(-values, axis=1, kind="stable"), axis=1).tolist()
         kinds = np.stack([category[slots], brand[slots]], axis=2)
         parts = [
-            split(own[:n], kinds[i], rules.bounds(bool(cold[i])), (logit[i] >= PINNED).tolist())
+            split(own[:n], kinds[i], rules.bounds(bool(cold[i])), (logit[i] >= PINNED).tolist(), rules.size)
             for i, (own, n) in enumerate(zip(columns, usable, strict=True))
         ]
         return [[*kept, *held][: rules.size] for kept, held in parts]
@@ -84,16 +84,19 @@ def choose(
 
 
 def split(
-    columns: Sequence[int], kinds: NDArray[np.int32], bounds: Sequence[int], is_exempt: Sequence[bool]
+    columns: Sequence[int], kinds: NDArray[np.int32], bounds: Sequence[int], is_exempt: Sequence[bool], most: int
 ) -> tuple[list[int], list[int]]:
     """Return of one user's columns those that keep the bounds, each taken in its turn, and those that are held back.
 
-    kinds: (c, g) codes in g groupings, 0 is none; bounds: most of one code in each. Exempt columns are kept, and count.
+    kinds: (c, g) codes in g groupings, 0 is none; bounds: most of one code in each. Exempt columns are kept, and count. It
+    stops when `most` are kept.
     """
     counts: list[dict[int, int]] = [{} for _ in bounds]
     kept: list[int] = []
     held: list[int] = []
     for column, codes in zip(columns, kinds[columns].tolist(), strict=True):
+        if len(kept) == most:
+            break
         fits = all(not code or own.get(code, 0) < bound for code, own, bound in zip(codes, counts, bounds, strict=True))
         (kept if fits or is_exempt[column] else held).append(column)
         if fits or is_exempt[column]:

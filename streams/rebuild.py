@@ -42,7 +42,6 @@ from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 from rich.console import Console
 
 from encoders import Encoder
-from ranking.index import ItemIndex
 from ranking.profile import NewerRecord, RecordError
 from streams.backfill import AT_ONCE, item_changes
 from streams.batching import Outbox, Outgoing, acknowledged
@@ -54,7 +53,7 @@ from streams.handover import commits, hand_over, owners
 from streams.kafka import Topic, connection, create_topics, live_members, partition_of, topics
 from streams.messages import BadMessage, Item, ItemVector, decode_item, decode_vector, encode
 from streams.personalize import FATAL
-from streams.personalizer import Folded, Sourced, build, load_encoder
+from streams.personalizer import Folded, Sourced, build, load_encoder, new_index
 from streams.pipeline import sift
 from streams.reading import records
 from streams.rights import check_worker_rights
@@ -143,7 +142,7 @@ class Rebuild:
         self.settings, self.encoder_id, self.console = settings, encoder.id, console
         self.topics = topics(settings)
         self.catalogue = Catalogue(encoder, settings.text_length)
-        self.index = ItemIndex(encoder.dim, encoder.id)
+        self.index = new_index(encoder, settings)
         self._told: dict[str, int] = {}  # item id -> hash of all but the vector of the message that is published
         changes = item_changes(settings, encoder)
         while some := list(islice(changes, AT_ONCE)):

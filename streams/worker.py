@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-import encoders
+from encoders import EncoderError
 from ranking.index import ItemIndexError
 from ranking.signals import Signals, SignalsError, SignalSettings
 from streams import personalizer
@@ -37,6 +37,7 @@ from streams.kafka import (
 from streams.memory import give_back
 from streams.personalizer import Personalizer, load_encoder
 from streams.rights import check_worker_rights
+from streams.rulebook import RulesError
 from streams.settings import Settings, secrets_of
 from streams.state import StateError, StateFolder
 
@@ -54,7 +55,8 @@ REFUSALS = (
     OtherEncoder,
     ItemIndexError,
     SignalsError,
-    encoders.EncoderError,
+    EncoderError,
+    RulesError,
 )
 
 Build = Callable[..., Personalizer]

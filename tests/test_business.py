@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import DAY, NOW, clusters, item, profile_of, update
+from planted import DAY, NOW, clusters, item, nobody, profile_of, update
 
 from ranking.business import MOST, BusinessRule, Window
 from ranking.conditions import Attribute, Condition
 from ranking.index import ItemIndex, ItemIndexError
 from ranking.lists import ListMaker, Ranked
-from ranking.profile import Profile, Touch, new_profile
+from ranking.profile import Profile, Touch
 from ranking.ranker import ZeroShot
 from ranking.rules import Rules
 from ranking.signals import Signals
@@ -82,7 +82,7 @@ def ids(own: list[Ranked]) -> list[str]:
         ({"max_age_s": 10 * DAY}, lambda name: NUMBER[name] < 10),
     ],
 )
-@pytest.mark.parametrize("of", [likes("jazz0", "jazz1"), new_profile(16)], ids=["known", "cold"])
+@pytest.mark.parametrize("of", [likes("jazz0", "jazz1"), nobody()], ids=["known", "cold"])
 def test_excluded(parts: dict[str, Any], left_out: Any, of: Profile) -> None:
     """What a rule excludes, by whatever part of it, stands in no list, and lists are full all the same."""
     own = made(rule("exclude", **parts), of=of)
