@@ -50,7 +50,10 @@ class Reading:
 
 
 class Learned:
-    """One version of a model over one index. Hold the index's lock around every call. placed: (capacity, width) V' by slot."""
+    """One version of a model over one index. Hold the index's lock around every call but the making.
+
+    placed: (capacity, width) float32, V' by slot.
+    """
 
     def __init__(self, bundle: Bundle, index: ItemIndex) -> None:
         """Place all items of the index. Raises BundleError for another encoder's vectors or other features."""
@@ -72,7 +75,8 @@ class Learned:
         self.placed = np.zeros((0, self._width), np.float32)
         self._searched = np.zeros(0, np.bool_)
         self._search: Search = ExactSearch(self._width)
-        self._seen = 0
+        self._seen = 0  # of the index's changes
+        self._stamp = np.zeros(0, np.int64)  # by slot: the change that is placed
         while self._follow(index):
             pass
         self._train(index)
@@ -154,21 +158,24 @@ class Learned:
         return np.asarray(made.numpy(), np.float32)
 
     def _follow(self, index: ItemIndex) -> bool:
-        """Place some items that changed since; tell whether there may be more."""
-        if self._seen == index.changes:
-            return False
-        if len(self.placed) < len(index.changed):
-            more = len(index.changed) - len(self.placed)
+        """Place some items that changed since; tell whether there are more."""
+        with index.lock:
+            if self._seen == index.changes:
+                return False
+            self._grow(len(index.changed))
+            late = np.flatnonzero(index.changed != self._stamp)
+            self._place(late[:AT_ONCE], index)
+            if len(late) <= AT_ONCE:
+                self._seen = index.changes
+            return len(late) > AT_ONCE
+
+    def _grow(self, capacity: int) -> None:
+        more = capacity - len(self.placed)
+        if more > 0:
             self.placed = np.concatenate([self.placed, np.zeros((more, self._width), np.float32)])
             self._searched = np.concatenate([self._searched, np.zeros(more, np.bool_)])
             self._row_of = np.concatenate([self._row_of, np.zeros(more, np.int64)])
-        late = np.flatnonzero(index.changed > self._seen)
-        late = late[np.argsort(index.changed[late], kind="stable")]
-        now = late[:AT_ONCE]
-        self._place(now, index)
-        # All of one change or none: what is left of it comes with the next call.
-        self._seen = index.changes if len(late) <= AT_ONCE else int(index.changed[late[AT_ONCE]]) - 1
-        return len(late) > AT_ONCE
+            self._stamp = np.concatenate([self._stamp, np.zeros(more, np.int64)])
 
     def _place(self, slots: NDArray[np.int64], index: ItemIndex) -> None:
         import torch
@@ -188,6 +195,7 @@ class Learned:
         if len(come):
             self._search.add(come, self.placed[come])
         self._searched[slots] = index.listed[slots]
+        self._stamp[slots] = index.changed[slots]
 
     def _train(self, index: ItemIndex) -> None:
         slots = np.flatnonzero(self._searched)
@@ -259,14 +267,12 @@ def tensors(read: Snapshots) -> tuple[Any, ...]:
 
 
 def _towers(bundle: Bundle) -> Any:
-    import torch
-
     from ranking.towers import Shape, Towers
 
     towers = Towers(Shape(**bundle.head.shape))
-    own = {name: torch.from_numpy(value.copy()) for name, value in bundle.tensors.items() if not name.startswith((M, "links."))}
+    own = {name: value for name, value in bundle.tensors.items() if not name.startswith((M, "links."))}
     try:
-        towers.load_state_dict(own)
+        towers.load_arrays(own)
     except RuntimeError as error:
         raise BundleError(f"model {bundle.head.version} has other parts than its head says ({error}): train it again") from None
-    return towers.eval()
+    return towers

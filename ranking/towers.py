@@ -8,9 +8,13 @@ at random in training so that items without one lose nothing (as DropoutNet, Vol
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  as everybody writes it
 
@@ -133,6 +137,15 @@ class Towers(nn.Module):
         items = F.embedding(touches.clamp(min=0), placed) * is_touch[..., None]
         out: Tensor = self.user(items, is_touch, kinds, ages, self.item.whitened(interests), strength)
         return out
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all tensors by name."""
+        return {name: value.detach().cpu().numpy() for name, value in self.state_dict().items()}
+
+    def load_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `arrays` returned, and be ready to serve. Raises RuntimeError for other names or shapes."""
+        self.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
+        self.eval()
 
 
 def steps_of(ages: Tensor) -> Tensor:

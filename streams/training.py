@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,11 @@ MOST_LISTS = 12_000
 FEWEST = 100
 LISTS_AT_ONCE = 64
 NEXT = 20  # next items of a user that are targets
+
+
+Fitted = tuple[dict[str, NDArray[Any]], int]  # tensors, and the epoch they are of
+Keep = Callable[[str, Callable[[], Fitted]], Fitted]
+Ask = Callable[[list[tuple[int, Event]]], None]
 
 
 class TrainingError(ValueError):
@@ -83,12 +89,15 @@ class Replay:
         """Return users' profiles now."""
         return self.personalizer.profiles({user: self.records.get(user, self._nobody) for user in user_ids})
 
-    def run(self, events: Sequence[Event], start: int, end: int, ask: Callable[[list[tuple[int, Event]]], None]) -> None:
+    def run(
+        self, events: Sequence[Event], start: int, end: int, ask: Callable[[list[tuple[int, Event]]], None], tell: Tell
+    ) -> None:
         """Fold the events of a range; `ask` is called with those of different users just before they are folded."""
         for first in range(start, end, WINDOW):
             for turn in turns(events, first, min(first + WINDOW, end)):
                 ask(turn)
                 self.fold(turn)
+            tell("replay", min(first + WINDOW, end), {"share": min(first + WINDOW, end) / len(events)})
 
 
 def turns(events: Sequence[Event], start: int, end: int) -> Iterator[list[tuple[int, Event]]]:
@@ -115,13 +124,14 @@ def train(
     plan: Plan | None = None,
     settings: Mapping[str, object] | None = None,
     tell: Tell = lambda what, epoch, figures: None,
+    keep: Keep = lambda name, make: make(),
 ) -> Bundle:
     """Return a model of a history in time order; `personalizer` holds its items, has folded nothing, and is used up.
 
-    texts: item id -> its text, for the links by words; the title where it is missing.
-    Raises TrainingError.
+    texts: item id -> its text, for the links by words; the title where it is missing. keep: returns what it kept of a fit, by
+    name, or makes and keeps it; a replay is repeated, and comes to the same. Raises TrainingError.
     """
-    training = _Training(personalizer, events, is_wanted, texts or {}, sizes or Sizes(), plan or Plan(), tell)
+    training = _Training(personalizer, events, is_wanted, texts or {}, sizes or Sizes(), plan or Plan(), tell, keep)
     return training.run(dict(settings or {}))
 
 
@@ -137,8 +147,10 @@ class _Training:
         sizes: Sizes,
         plan: Plan,
         tell: Tell,
+        keep: Keep,
     ) -> None:
         self.personalizer, self.events, self.sizes, self.plan, self.tell = personalizer, events, sizes, plan, tell
+        self.keep = keep
         self.index = personalizer.maker.index
         self.kinds = ("", *EVENT_TYPES)
         self.numbers = {kind: number for number, kind in enumerate(self.kinds)}
@@ -164,9 +176,11 @@ class _Training:
         self.personalizer.use(model)
         self._replay(middle, count, sizes.examples, sizes.lists)
         how = replace(self.plan, batch=LISTS_AT_ONCE, rate=2.0 * self.plan.rate)
-        m, ranker_epoch = fit_ranker(self._ranked(), model.placed, how, sizes.hidden, self.tell)
+        m, ranker_epoch = self.keep("ranker", lambda: fit_ranker(self._ranked(), model.placed, how, sizes.hidden, self.tell))
         again = replace(self.plan, epochs=max(2, epochs // 3), rate=self.plan.rate / 3.0)
-        towers, _ = fit_towers(towers, *self._catalogue(), self._examples(), None, again, self.tell)
+        towers, _ = self._towers(
+            "last towers", lambda: fit_towers(towers, *self._catalogue(), self._examples(), None, again, self.tell)
+        )
         report = {"events": count, "examples": len(self._examples()), "epochs": epochs, "ranker_epoch": ranker_epoch}
         return self._bundle(towers, self._links(count), m, settings, report)
 
@@ -200,7 +214,17 @@ class _Training:
             )
         newest = newest.take(np.arange(len(older), len(newest)))
         towers = new_towers(self._shape(), self._catalogue()[0], self.plan)
-        return fit_towers(towers, *self._catalogue(), older, newest, self.plan, self.tell)
+        return self._towers("towers", lambda: fit_towers(towers, *self._catalogue(), older, newest, self.plan, self.tell))
+
+    def _towers(self, name: str, fit: Callable[[], tuple[Towers, int]]) -> tuple[Towers, int]:
+        def make() -> Fitted:
+            towers, epochs = fit()
+            return towers.arrays(), epochs
+
+        tensors, epochs = self.keep(name, make)
+        made = Towers(self._shape())
+        made.load_arrays(tensors)
+        return made, epochs
 
     def _shape(self) -> Shape:
         return Shape(self.index.dim, self.sizes.width, touches=MAX_TOUCHES, kinds=len(self.kinds), rows=len(self.residuals))
@@ -223,8 +247,9 @@ class _Training:
             report=dict(report),
         )
         ids = [item.item_id if (item := self.index.items[slot]) is not None else "" for slot in self.residuals]
-        own = {name: value.detach().cpu().numpy() for name, value in towers.state_dict().items()}
-        return sealed(head, tuple(ids), own | links.to_tensors(tables) | {M + name: value for name, value in m.items()})
+        return sealed(
+            head, tuple(ids), towers.arrays() | links.to_tensors(tables) | {M + name: value for name, value in m.items()}
+        )
 
     def _wanted(self, is_wanted: Callable[[Event], bool]) -> dict[int, int]:
         slots = ((place, self.index.slot(event.item_id or "")) for place, event in enumerate(self.events) if is_wanted(event))
@@ -266,7 +291,7 @@ class _Training:
             for first in range(0, len(wanted), CHUNK):
                 self._write_down(wanted[first : first + CHUNK], asked, of_lists)
 
-        self.replay.run(self.events, start, end, ask)
+        self.replay.run(self.events, start, end, ask, self.tell)
 
     def _write_down(self, events: list[tuple[int, Event]], asked: Mapping[int, tuple[int, ...]], lists: frozenset[int]) -> None:
         places = [place for place, _ in events]
