@@ -1,0 +1,84 @@
+"""Measure the lists on a data set: recall, NDCG and more, with intervals, beside baselines on the same data.
+
+`python -m benchmarks.quality amazon-scientific --data DIR`: SET is a folder of DIR, or a path to any folder in one of the
+formats of `streams/formats.py`. Prints tables; with --json, as the last line, all figures as JSON. Choices are made with
+`--part valid`; test rows are for reporting. Knows no broker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.rivals import rivals
+from streams import evaluation, formats, report
+from streams.answers import Remembered, index_of
+from streams.datasets import Dataset, DatasetError
+from streams.evaluation import Verdict
+from streams.personalizer import load_encoder
+from streams.terminal import bar
+from streams.trial import trial
+
+
+def measure(dataset: Dataset, protocol: str, part: str, console: Console, *, is_quick: bool = False) -> dict[str, Verdict]:
+    """Run a set's protocols; return what stands before its figures' names -> the verdict."""
+    base = evaluation.settings_for(dataset, dataset.k, masked=True)
+    encoder = Remembered(load_encoder(base), base.cache_dir / "evaluated", f"-{base.max_tokens}-{base.dtype}")
+    console.print(encoder.reason, markup=False)
+    with bar("encoding the items") as progress:
+        index = index_of(dataset.items, float(dataset.events[0].at), encoder, base, progress)
+    encoder.save()
+    verdicts: dict[str, Verdict] = {}
+    for number, name in enumerate([protocol] if protocol else dataset.protocols):
+        for masked in (False, True) if dataset.both_masks else (True,):
+            prefix = f"{'' if number == 0 else name + '_'}{'masked_' if masked and dataset.both_masks else ''}"
+            settings = evaluation.settings_for(dataset, dataset.k, masked=masked)
+            asked = trial(dataset, name, part, again=not masked)  # type: ignore[arg-type]
+            with bar(f"{name}, {'masked' if masked else 'not masked'}") as progress:
+                verdicts[prefix] = evaluation.run(
+                    dataset,
+                    asked,
+                    settings,
+                    encoder,
+                    index,
+                    masked=masked,
+                    baselines=evaluation.simple_baselines if is_quick else rivals,
+                    progress=progress,
+                )
+            console.print(report.table(verdicts[prefix]))
+            console.print(report.bucket_table(verdicts[prefix]))
+    return verdicts
+
+
+def main() -> None:
+    """Read the set, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("set", help="a folder of --data, or a path to one")
+    parser.add_argument("--data", type=Path, default=Path(), help="the folder that named sets are in")
+    parser.add_argument("--part", choices=("valid", "test"), default="test")
+    parser.add_argument("--protocol", default="", help="leave-one-out, split, stream or given, in place of the set's own")
+    parser.add_argument("--quick", action="store_true", help="only the four simple baselines")
+    parser.add_argument("--report", type=Path, help="write an HTML page with plots into this folder")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    given = parser.parse_args()
+    began = time.perf_counter()
+    folder = Path(given.set) if Path(given.set).is_dir() else given.data / given.set
+    console = Console(width=200, file=sys.stderr if given.json else None)
+    try:
+        dataset = formats.read(folder)
+        verdicts = measure(dataset, given.protocol, given.part, console, is_quick=given.quick)
+        if given.report:
+            console.print(f"report: {report.write(list(verdicts.values()), given.report)}")
+    except (DatasetError, report.ReportError) as error:
+        sys.exit(f"quality: {error}")
+    if given.json:
+        model = next(iter(verdicts.values())).model
+        print(report.line(verdicts, time.perf_counter() - began, set=dataset.name, part=given.part, model=model))
+
+
+if __name__ == "__main__":
+    main()
