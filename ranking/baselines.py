@@ -7,7 +7,7 @@ learns from events in time order and scores all items for any histories, also fo
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 NOBODY = -1
 DECAY = 0.8  # weight of a touch against the next newer one
 LAST = 10  # touches that count
-BESIDE = 0.3  # weight of co-occurrence beside the text
+BESIDE = 0.3  # weight of the text beside co-occurrence
 
 Numbers = NDArray[np.int64]
 Scores = NDArray[np.float32]
@@ -62,7 +62,7 @@ class Popularity:
 class TextProfile:
     """The cosine of each item's TF-IDF vector with the decayed sum of those of the last touches.
 
-    TF-IDF as scikit-learn's TfidfVectorizer, sublinear, words and pairs of words; it needs `pip install 'headrace[evaluate]'`.
+    TF-IDF as scikit-learn's TfidfVectorizer, sublinear, it needs `pip install 'headrace[evaluate]'`.
     """
 
     def __init__(self, texts: Sequence[str], decay: float = DECAY, last: int = LAST, name: str = "TF-IDF") -> None:
@@ -79,59 +79,81 @@ class TextProfile:
         """Return the cosines, (m, items) in [0, 1]; 0 throughout for an empty history."""
         profiles = weights(histories, self._rows.shape[0], self._decay, self._last) @ self._rows
         norms = np.sqrt(np.asarray(profiles.multiply(profiles).sum(axis=1)))
-        near: Scores = (profiles @ self._columns).toarray() / np.maximum(norms, 1e-9)
+        near: Scores = (profiles @ self._columns).toarray()
+        near /= np.maximum(norms, 1e-9).astype(np.float32)
         return near
 
 
 class CoOccurrence:
     """How often each item came with those of the history: sum over the last touches h of decay^age * c_hi / sqrt(c_h c_i).
 
-    c_hi counts the users' pairs of touches that lie at most LAST apart, c_i the touches of i; `last`: how many touches ask.
+    c_hi counts the users who touched both, c_i those who touched i. The first events learnt are counted as one matrix product,
+    later ones each with its user's history.
     """
 
     def __init__(self, items: int, decay: float = DECAY, last: int = LAST, name: str = "co-occurrence") -> None:
         self.name, self._items, self._decay, self._last = name, items, decay, last
-        self._recent: dict[int, list[int]] = defaultdict(list)
-        self._pairs: list[dict[int, float]] = [{} for _ in range(items)]
+        self._had: dict[int, set[int]] = defaultdict(set)
         self._counts = np.zeros(items)
-        self._packed: dict[int, tuple[Numbers, NDArray[np.float64]]] = {}
+        self._first: Any = None  # (items, items) scipy CSR of the first events
+        self._later: list[dict[int, float]] = [{} for _ in range(items)]
 
     def learn(self, users: Numbers, items: Numbers, at: NDArray[np.float64]) -> None:
-        """Count each event's item with the last ones of its user."""
+        """Count each event's item with all that its user touched before."""
+        if self._first is None and len(items):
+            self._learn_first(users, items)
+            return
         for user, item in zip(users.tolist(), items.tolist(), strict=True):
-            recent = self._recent[user]
-            for other in recent:
-                if other != item:
-                    for one, two in ((item, other), (other, item)):
-                        self._pairs[one][two] = self._pairs[one].get(two, 0.0) + 1.0
-                        self._packed.pop(one, None)
-            recent.append(item)
-            del recent[:-LAST]
+            had = self._had[user]
+            if item in had:
+                continue
+            own = self._later[item]
+            for other in had:
+                theirs = self._later[other]
+                own[other] = own.get(other, 0.0) + 1.0
+                theirs[item] = theirs.get(item, 0.0) + 1.0
+            had.add(item)
             self._counts[item] += 1.0
+
+    def _learn_first(self, users: Numbers, items: Numbers) -> None:
+        from scipy.sparse import csr_matrix
+
+        for user, item in zip(users.tolist(), items.tolist(), strict=True):
+            self._had[user].add(item)
+        touched = csr_matrix((np.ones(len(items), np.float32), (users, items)), shape=(int(users.max()) + 1, self._items))
+        touched.data[:] = 1.0  # touched twice counts once
+        pairs = (touched.T @ touched).tocsr()
+        self._counts += pairs.diagonal()
+        pairs.setdiag(0.0)
+        self._first = pairs
 
     def scores(self, histories: Histories, users: Numbers, at: float) -> Scores:
         """Return (m, items), 0 for what never came with any of the history."""
         found = np.zeros((len(histories), self._items), np.float32)
+        if self._first is None:
+            return found
         size = 1.0 / np.sqrt(np.maximum(self._counts, 1.0))
         for row, history in zip(found, histories, strict=True):
             for age, item in enumerate(reversed(history[-self._last :])):
-                others, counts = self._row(item)
-                row[others] += self._decay**age * size[item] * counts * size[others]
+                weight = self._decay**age * size[item]
+                for others, counts in self._rows(item):
+                    row[others] += weight * counts * size[others]
         return found
 
-    def _row(self, item: int) -> tuple[Numbers, NDArray[np.float64]]:
-        if item not in self._packed:
-            own = self._pairs[item]
-            self._packed[item] = (np.fromiter(own.keys(), np.int64), np.fromiter(own.values(), np.float64))
-        return self._packed[item]
+    def _rows(self, item: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Yield numbers and counts of the items that came with one, from the first events and from the later ones."""
+        span = slice(*self._first.indptr[item : item + 2])
+        yield self._first.indices[span], self._first.data[span]
+        later = self._later[item]
+        if later:
+            yield np.fromiter(later.keys(), np.int64, len(later)), np.fromiter(later.values(), np.float64, len(later))
 
 
 class Both:
-    """Text and co-occurrence together: the text's cosine + `beside` * co-occurrence, each user's best of either being 1."""
-
-    name = "TF-IDF + co-occurrence"
+    """Co-occurrence + `beside` * the text's cosine, the best of either being 1 for each user."""
 
     def __init__(self, text: TextProfile, together: CoOccurrence, beside: float = BESIDE) -> None:
+        self.name = f"{text.name} + {together.name}"
         self._text, self._together, self._beside = text, together, beside
 
     def learn(self, users: Numbers, items: Numbers, at: NDArray[np.float64]) -> None:
@@ -141,7 +163,7 @@ class Both:
     def scores(self, histories: Histories, users: Numbers, at: float) -> Scores:
         """Return (m, items) in [0, 1 + beside]."""
         text, together = self._text.scores(histories, users, at), self._together.scores(histories, users, at)
-        return _to_one(text) + np.float32(self._beside) * _to_one(together)
+        return _to_one(together) + np.float32(self._beside) * _to_one(text)
 
 
 def weights(histories: Histories, items: int, decay: float = DECAY, last: int = LAST) -> Any:
@@ -157,5 +179,4 @@ def weights(histories: Histories, items: int, decay: float = DECAY, last: int = 
 
 def _to_one(scores: Scores) -> Scores:
     most = scores.max(axis=1, keepdims=True, initial=0.0)
-    scaled: Scores = scores / np.where(most > 0.0, most, 1.0)
-    return scaled
+    return (scores / np.where(most > 0.0, most, 1.0)).astype(np.float32)

@@ -65,7 +65,8 @@ def each(lists: Lists, wanted: Sequence[Sequence[int]]) -> Each:
     gains = 1.0 / np.log2(np.arange(2, k + 2))
     ideal = np.concatenate([[0.0], np.cumsum(gains)])[most]
     places = np.where(found.any(axis=1), found.argmax(axis=1) + 1, np.inf)
-    return Each(found.sum(axis=1) / most, (found @ gains) / ideal, 1.0 / places, found.any(axis=1).astype(np.float64))
+    hit = np.asarray(found.any(axis=1), np.float64)
+    return Each(found.sum(axis=1) / most, (found @ gains) / ideal, 1.0 / places, hit)
 
 
 def interval(values: Floats, groups: NDArray[np.int64] | None = None, *, seed: int = 0) -> Interval:
@@ -76,11 +77,9 @@ def interval(values: Floats, groups: NDArray[np.int64] | None = None, *, seed: i
     """
     if not len(values):
         raise ValueError("an interval of no values: nothing was measured")
-    if groups is None:
-        totals, sizes = np.asarray(values, np.float64), np.ones(len(values))
-    else:
-        _, place = np.unique(groups, return_inverse=True)
-        totals, sizes = np.bincount(place, values), np.bincount(place).astype(np.float64)
+    place = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    totals = np.bincount(place, np.asarray(values, np.float64))
+    sizes = np.bincount(place, np.ones(len(values)))
     rng = np.random.default_rng(seed)
     means: list[Floats] = []
     for _ in range(0, ROUNDS, AT_ONCE):

@@ -293,10 +293,16 @@ READERS: tuple[tuple[Callable[[Files], bool], Callable[[Files], Dataset]], ...] 
 )
 
 
-def _item(item_id: str, title: str, category: str = "", **fields: Any) -> Item:
+def _item(item_id: str, title: str, *, category: str = "", brand: str = "", text: str = "", tags: tuple[str, ...] = ()) -> Item:
     """Return an item within the bounds of a message; one without a title is called by its id."""
-    words = {name: value[:WORD_LENGTH] for name, value in (("category", category), ("brand", fields.pop("brand", "")))}
-    return Item(item_id=item_id, title=title.strip()[:TITLE_LENGTH] or item_id, **words, **fields)
+    return Item(
+        item_id=item_id,
+        title=title.strip()[:TITLE_LENGTH] or item_id,
+        category=category[:WORD_LENGTH],
+        brand=brand[:WORD_LENGTH],
+        text=text,
+        tags=tags,
+    )
 
 
 def _ending(files: Files, end: str) -> list[Path]:
