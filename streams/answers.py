@@ -19,7 +19,7 @@ from encoders import Encoder
 from ranking.baselines import NOBODY, Baseline
 from ranking.evaluate import NOTHING
 from ranking.index import ItemIndex
-from ranking.profile import new_profile, pack
+from ranking.profile import key_of, new_profile, pack
 from streams.catalogue import Catalogue, apply, text_hash
 from streams.datasets import Dataset
 from streams.messages import Event, Interaction, Item
@@ -114,7 +114,7 @@ class _Folded:
         self._waiting: list[Interaction] = []
         self._records: dict[str, bytes] = {}
         self._offset = 0
-        self._empty = pack(new_profile(personalizer.encoder.dim))
+        self._empty = pack(new_profile(personalizer.encoder.dim, key_of(personalizer.encoder.id)))
 
     def fold(self, events: Sequence[Event]) -> None:
         """Fold events into their users' profiles; what they say about items waits for `count`."""

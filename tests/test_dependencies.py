@@ -27,7 +27,19 @@ TOOLS = {"pip", "setuptools", "wheel", "headrace"}  # what a new virtual environ
 
 # Licences that let anybody use, change and pass on what we are built of; of MPL-2.0 only files of its own stay under it.
 ALLOWED = {
-    *("0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "CNRI-Python", "ISC", "MIT", "MPL-2.0"),
+    *(
+        "0BSD",
+        "Apache-2.0",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "BSL-1.0",
+        "CC0-1.0",
+        "CNRI-Python",
+        "ISC",
+        "MIT",
+        "MIT-CMU",
+        "MPL-2.0",
+    ),
     *("PSF-2.0", "Zlib", "Apache-2.0 WITH LLVM-exception"),
 }
 # What the metadata of before SPDX say, in a classifier or as free text.
