@@ -62,7 +62,7 @@ class Popularity:
 class TextProfile:
     """The cosine of each item's TF-IDF vector with the decayed sum of those of the last touches.
 
-    TF-IDF as scikit-learn's TfidfVectorizer, sublinear, it needs `pip install 'headrace[evaluate]'`.
+    TF-IDF as scikit-learn's TfidfVectorizer, sublinear.
     """
 
     def __init__(self, texts: Sequence[str], decay: float = DECAY, last: int = LAST, name: str = "TF-IDF") -> None:

@@ -163,7 +163,7 @@ def _plot(verdict: Verdict, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ReportError("plots need matplotlib: run `pip install 'headrace[evaluate]'`") from None
+        raise ReportError("plots need matplotlib: run `pip install 'headrace[report]'`") from None
     figure = Figure(figsize=(11, 3.2 + 0.25 * len(verdict.rows)), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, name in ((left, "recall"), (right, "ndcg")):
