@@ -157,6 +157,11 @@ def unpack_any(record: bytes) -> Profile:
     return profile
 
 
+def without_watermarks(record: bytes) -> bytes:
+    """Return a record for another log of events, none of which it has counted. Raises RecordError."""
+    return pack(msgspec.structs.replace(unpack_any(record), watermarks={}))
+
+
 def _format_of(record: bytes) -> int:
     """Return the format of a record that is not of ours, 0 where it has none."""
     try:

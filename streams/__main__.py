@@ -126,6 +126,25 @@ def list_topics(
 
 
 @app.command(rich_help_panel="Run")
+def move(
+    old: Annotated[str, typer.Argument(metavar="APP_ID", help="HEADRACE_APP_ID of the installation that is there.")],
+    prefix: Annotated[str, typer.Option(help="Its HEADRACE_TOPIC_PREFIX.")] = "",
+    broker: Broker = None,
+) -> None:
+    """Copy an installation into topics of other names, with another number of partitions. See docs/operate.md.
+
+    The settings are those of the new installation: another HEADRACE_APP_ID and HEADRACE_TOPIC_PREFIX, and HEADRACE_PARTITIONS.
+    Example: [bold]headrace move headrace[/bold]
+    """
+    from streams import move as moving
+
+    settings = all_settings.load(broker=broker)
+    for name, count in moving.move(settings, old, prefix)._asdict().items():
+        print(f"{count} records of {name.replace('_', '-')} copied")
+    print(f"next: send events and items to {settings.topic_prefix}events and {settings.topic_prefix}items, and start workers")
+
+
+@app.command(rich_help_panel="Run")
 def worker(broker: Broker = None) -> None:
     """Turn events into lists until Ctrl-C. Run as many as there are partitions. Example: [bold]headrace worker[/bold]
 

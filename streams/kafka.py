@@ -485,7 +485,7 @@ def _miscounted(topics: list[Topic], found: dict[str, int]) -> list[str]:
         names.setdefault((found[topic.name], topic.partitions), []).append(topic.name)
     return [
         f"{_named(same)} made with {has} partitions, {wanted} are wanted: set HEADRACE_PARTITIONS to what the topics have; "
-        "or stop the workers, delete the topics and run `headrace topics --create` (their records are lost)"
+        "or copy the installation with `headrace move` into topics of other names (docs/operate.md, More partitions)"
         for (has, wanted), same in names.items()
     ]
 

@@ -5,7 +5,7 @@ Does not join a group, commit, or know what records mean. What is written while 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,17 +18,21 @@ from streams.settings import Settings
 FIRST_WINDOW = 2_048  # records that `newest` looks at first; each window is four times the last
 
 
-def records(settings: Settings, topic: Topic, partition: int | None = None) -> Iterator[Any]:
+def records(
+    settings: Settings, topic: Topic, partition: int | None = None, after: Mapping[int, int] | None = None
+) -> Iterator[Any]:
     """Yield the kafka-python records of a topic (of one partition), each partition in order, up to its end at the call.
 
-    Raises TopicError when the topic is missing, RightsError, BrokerUnreachable.
+    after: partition -> the offset to begin at, where that is not the beginning. Raises TopicError when the topic is missing,
+    RightsError, BrokerUnreachable.
     """
     check_right(settings, READ, topic.name)
     with open_consumer(settings, isolation_level="read_committed") as consumer:
         wanted = [place for place in assign(consumer, topic) if partition in (None, place.partition)]
         ends = consumer.end_offsets(wanted)
         for place in wanted:
-            yield from _between(consumer, place, _beginning(consumer, place), ends[place])
+            start = max(_beginning(consumer, place), (after or {}).get(place.partition, 0))
+            yield from _between(consumer, place, start, ends[place])
 
 
 def newest(settings: Settings, topic: Topic, key: str) -> Any | None:

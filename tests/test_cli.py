@@ -75,6 +75,7 @@ COMMANDS = [
     "demo",
     "broker",
     "topics",
+    "move",
     "worker",
     "produce",
     "import",
