@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ranking import business, explore, rules
+from ranking import business, diversity, explore, rules
 from ranking.business import BusinessRule, Moved
 from ranking.explore import Explore
 from ranking.index import NOWHERE, ItemIndex
@@ -68,7 +68,8 @@ class Governor:
     ) -> list[list[Place]]:
         """Return the lists of m users. logit, slots: (m, c); cold: (m,) of whom nothing is known; seeds: of each, 64 bits."""
         moved = business.move(self.business, logit, slots, self.temperature, self.index, self.at)
-        columns = rules.choose(moved.logit, slots, self.index.category, self.index.brand, cold, self.rules)
+        spread = diversity.spread(moved.logit, slots, self.index, self.rules)
+        columns = rules.choose(spread, slots, self.index.category, self.index.brand, cold, self.rules)
         ranked = [moved.arrange(i, own) for i, own in enumerate(columns)]
         if not self.explore.share:
             return [[Place(column, 1.0, *moved.words(i, column)) for column in own] for i, own in enumerate(ranked)]

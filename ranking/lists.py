@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ranking import business, queries, ranker, retrieve, rules
+from ranking import business, diversity, queries, ranker, retrieve, rules
 from ranking.business import BusinessRule
 from ranking.explore import Explore
 from ranking.govern import Governor
@@ -85,7 +85,8 @@ class ListMaker:
             _, found, among, _, scores = self.scored(profiles, at, governor.also(), out)
             if governor.is_idle:
                 index = self.index
-                columns = rules.choose(scores.logit, among.slots, index.category, index.brand, found.is_cold, self.rules)
+                logit = diversity.spread(scores.logit, among.slots, index, self.rules)
+                columns = rules.choose(logit, among.slots, index.category, index.brand, found.is_cold, self.rules)
                 return self._lists(columns, found, among, scores)
             lists = self._governed(governor, found, among, scores, seeds)
             if out is not None and self.candidates < min(WIDEST, len(self.index)):

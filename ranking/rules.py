@@ -23,13 +23,15 @@ POOL = 3  # the list is picked from the best POOL x size candidates: lower, the 
 class Rules:
     """size: items in a list. max_per_category, max_per_brand: 0 is no bound.
 
-    diversity: in [0, 1]; an item loses diversity * n / size of its logit for n items of its category above it.
+    diversity: in [0, 1]; an item loses diversity * n / size of its logit for n items of its category above it, or, by_likeness,
+    what `ranking.diversity` takes.
     """
 
     size: int = 20
     max_per_category: int = 0
     diversity: float = 0.4
     max_per_brand: int = 0
+    by_likeness: bool = False
 
     def bounds(self, cold: bool) -> tuple[int, int]:
         """Return how many items of one category and of one brand may stand in a list of a user, known or not."""
@@ -66,7 +68,7 @@ def choose(
     logits[~bounded, POOL * rules.size :] = -np.inf  # whoever shares the batch
     above = _above(np.take_along_axis(category[slots], order, axis=1))
     usable = np.isfinite(logits).sum(axis=1).tolist()
-    values = logits - above * np.float32(rules.diversity / rules.size)
+    values = logits - above * np.float32(0.0 if rules.by_likeness else rules.diversity / rules.size)
     if rules.max_per_brand:
         columns = np.take_along_axis(order, np.argsort(-values, axis=1, kind="stable"), axis=1).tolist()
         kinds = np.stack([category[slots], brand[slots]], axis=2)

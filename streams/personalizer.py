@@ -276,11 +276,18 @@ def build(encoder: Encoder, settings: Settings, index: ItemIndex | None = None, 
     trend = SignalSettings(settings.trend_half_life_hours * 3_600.0, settings.popular_half_life_days * 86_400.0)
     index = index if index is not None else new_index(encoder, settings)
     business = _rules(settings)
+    limits = Rules(
+        size=settings.list_size,
+        max_per_category=settings.max_per_category,
+        diversity=settings.diversity,
+        max_per_brand=settings.max_per_brand,
+        by_likeness=settings.diversity_by == "likeness",
+    )
     index.watch(rule.condition for rule in business)
     maker = ListMaker(
         index,
         signals if signals is not None else Signals(trend),
-        rules=Rules(settings.list_size, settings.max_per_category, settings.diversity, settings.max_per_brand),
+        rules=limits,
         half_lives=half_lives,
         candidates=settings.candidates,
         business=business,

@@ -225,6 +225,11 @@ class Settings(BaseSettings):
         ge=0,
         le=1,
     )
+    diversity_by: Literal["category", "likeness"] = setting(
+        "category",
+        "What is alike: items of one category, or, for catalogues without categories, those of near vectors.",
+        group="Lists",
+    )
     max_per_brand: int = setting(
         0, "Most items of one brand in a list; 0 is no limit.", group="Lists", unit="items", ge=0, le=200
     )
