@@ -47,8 +47,8 @@ def items(folder: Path) -> list[Item]:
         next(lines)
         for line in lines:
             asin, _, text = line.rstrip("\n").partition("\t")
-            parts = text.split(". ")
-            title, category, brand = (". ".join(parts[:-3]), *parts[-3:-1]) if len(parts) > 3 else (text, "", "")
+            parts = [*text.split(". "), "", "", ""] if text.count(". ") < 3 else text.split(". ")
+            title, category, brand = ". ".join(parts[:-3]), parts[-3], parts[-2]
             if asin in numbers:
                 made.append(Item(item_id=numbers[asin], title=title[:900] or asin, category=category[:250], brand=brand[:250]))
     return made
