@@ -33,35 +33,31 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from itertools import islice
 from typing import Any, NamedTuple
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 from rich.console import Console
 
 from encoders import Encoder
 from ranking.profile import NewerRecord, RecordError
-from streams.backfill import AT_ONCE, item_changes
+from streams.backfill import AT_ONCE
 from streams.batching import Outbox, Outgoing, acknowledged
-from streams.catalogue import Catalogue, apply
-from streams.desk import SEND_MOST
 from streams.fence import Fences, is_mark
 from streams.forget import erasures
 from streams.handover import commits, hand_over, owners
-from streams.kafka import Topic, connection, create_topics, live_members, partition_of, topics
-from streams.messages import BadMessage, Item, ItemVector, decode_item, decode_vector, encode
+from streams.kafka import Topic, connection, create_topics, live_members, topics
+from streams.messages import decode_vector
 from streams.personalize import FATAL
-from streams.personalizer import Folded, Sourced, build, load_encoder, new_index
+from streams.personalizer import Folded, Sourced, build, load_encoder
 from streams.pipeline import sift
 from streams.reading import records
+from streams.revector import Vectors
 from streams.rights import check_worker_rights
 from streams.scratch import Scratch
 from streams.screening import Screen
 from streams.settings import Settings
 from streams.terminal import bar
-from streams.vectorize import key_of_deletion
 
 FETCH_MS = 200
 LOOK_S = 1.0  # how often the group, and how far the log goes, is looked at
@@ -141,13 +137,8 @@ class Rebuild:
     def __init__(self, settings: Settings, encoder: Encoder, console: Console) -> None:
         self.settings, self.encoder_id, self.console = settings, encoder.id, console
         self.topics = topics(settings)
-        self.catalogue = Catalogue(encoder, settings.text_length)
-        self.index = new_index(encoder, settings)
-        self._told: dict[str, int] = {}  # item id -> hash of all but the vector of the message that is published
-        changes = item_changes(settings, encoder)
-        while some := list(islice(changes, AT_ONCE)):
-            self._apply(some)
-        self.personalizer = build(encoder, settings, self.index)
+        self.vectors = Vectors(settings, encoder, self._send)
+        self.personalizer = build(encoder, settings, self.vectors.index)
         self.screen = Screen(erasures(settings), settings.partitions)
         self.profiles = Scratch()
         self.counted: Counter[str] = Counter()
@@ -167,7 +158,8 @@ class Rebuild:
                 with self.console.status("following the events until the old workers have stopped"):
                     await self._follow()
         counted = self.counted
-        return Rebuilt(len(self.index), counted["events"], counted["known"], len(self.profiles), counted["left out"])
+        left_out = counted["left out"] + self.vectors.left_out
+        return Rebuilt(len(self.vectors.index), counted["events"], counted["known"], len(self.profiles), left_out)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[None]:
@@ -224,53 +216,13 @@ class Rebuild:
         ends = await self._consumer.end_offsets(self._items)
         while any([await self._consumer.position(place) < end for place, end in ends.items()]):
             newest |= {record.key or b"": record for record in await self._fetch()}
-        known = [item.item_id for item in self.index.items if item is not None]
-        await self._publish([], [item_id for item_id in known if item_id.encode() not in newest])
+        await self.vectors.publish([], [item_id for item_id in self.vectors.ids() if item_id.encode() not in newest])
         found = list(newest.values())
         with bar("encoding items") as advance:
             for start in range(0, len(found), AT_ONCE):
-                await self._take_items(found[start : start + AT_ONCE])
+                await self.vectors.take(found[start : start + AT_ONCE])
                 advance(start / len(found))
         self._consumer.resume(*self._events)
-
-    async def _take_items(self, found: Sequence[Any]) -> None:
-        newest: dict[str, tuple[Item, float] | None] = {}
-        for record in found:
-            try:
-                if record.value:
-                    item = decode_item(record.value)
-                    newest[item.item_id] = (item, record.timestamp / 1000.0)
-                else:
-                    newest[key_of_deletion(record)] = None
-            except BadMessage:  # its dead letter is a worker's to write
-                self.counted["left out"] += 1
-        items = [item for item in newest.values() if item is not None]
-        await self._publish(items, [item_id for item_id, item in newest.items() if item is None])
-
-    async def _publish(self, items: Sequence[tuple[Item, float]], gone: Sequence[str]) -> None:
-        """Encode items whose text is new, publish those that changed in anything, and bring the index up to date."""
-
-        async def vectors(some: Sequence[tuple[Item, float]]) -> list[ItemVector]:
-            return await asyncio.to_thread(self.catalogue.vectors, some, self.index)
-
-        found = await sift(items, vectors, fatal=(MemoryError,))
-        # The index rounds vectors: an item that is published again without need would come out a little different.
-        values = {each.item_id: encode(each) for each in found.result if self._told.get(each.item_id) != _all_but_vector(each)}
-        fit = [each for each in found.result if len(values.get(each.item_id, b"")) <= SEND_MOST]
-        self.counted["left out"] += len(items) - len(fit)
-        fit = [each for each in fit if each.item_id in values]
-        topic, partitions = self.topics.item_vectors.name, self.settings.partitions
-        changes = [(each.item_id.encode(), values[each.item_id]) for each in fit] + [(each.encode(), None) for each in gone]
-        await self._send([Outgoing(topic, partition_of(key, partitions), key, value) for key, value in changes])
-        await asyncio.to_thread(self._apply, [*fit, *gone])
-
-    def _apply(self, changes: Sequence[ItemVector | str]) -> None:
-        apply(changes, self.index)
-        for change in changes:
-            if isinstance(change, str):
-                self._told.pop(change, None)
-            else:
-                self._told[change.item_id] = _all_but_vector(change)
 
     # -- events
 
@@ -308,7 +260,7 @@ class Rebuild:
         while True:
             found = await self._fetch()
             if items := [record for record in found if record.topic == self.topics.items.name]:
-                await self._take_items(items)
+                await self.vectors.take(items)
             if events := [record for record in found if record.topic == self.topics.events.name]:
                 await self._fold(events)
             if len(self._unwritten) >= WRITE_MOST:
@@ -367,10 +319,6 @@ class Rebuild:
         most = self.settings.backlog_batch_size
         fetched = await self._consumer.getmany(timeout_ms=FETCH_MS, max_records=most)
         return [record for found in fetched.values() for record in found]
-
-
-def _all_but_vector(message: ItemVector) -> int:
-    return hash(encode(msgspec.structs.replace(message, vector=b"")))
 
 
 def _places(topic: Topic) -> list[TopicPartition]:

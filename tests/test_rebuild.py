@@ -348,8 +348,9 @@ def test_a_worker_signs_what_it_commits(embedded_world: Make) -> None:
 def test_profiles_lie_in_a_nameless_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records are put, replaced and deleted; no file has a name that could be left behind."""
     monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
+    monkeypatch.setattr("streams.scratch.CACHE_KIB", 64)
     profiles = Scratch()
-    profiles.put({f"user{n}": bytes([n % 256]) * 20_000 for n in range(6_000)})  # more than is kept in memory
+    profiles.put({f"user{n}": bytes([n % 256]) * 20_000 for n in range(100)})  # more than is kept in memory
     profiles.put({"user1": b"new", "user2": None, "user3": b""})
     assert [profiles.get(user) for user in ("user0", "user1", "user2", "user3", "nobody")] == [
         bytes(20_000),
@@ -358,7 +359,7 @@ def test_profiles_lie_in_a_nameless_file(tmp_path: Path, monkeypatch: pytest.Mon
         None,
         None,
     ]
-    assert len(profiles) == 5_998
+    assert len(profiles) == 98
     assert list(tmp_path.iterdir()) == []
     profiles.close()
 
