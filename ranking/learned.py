@@ -69,7 +69,7 @@ class Learned:
         )  # by slot: the row of the residual table, one more than that of the links; 0 for none
         self._slot_of = np.full(len(bundle.items), NOWHERE, np.int64)
         self._links = list(links.from_tensors(bundle.tensors).values())
-        self._towers = _towers(bundle)
+        self._towers = towers_of(bundle)
         self._ranker = Ranker({name[2:]: value for name, value in bundle.tensors.items() if name.startswith(M)})
         self._width = bundle.head.shape["width"]
         self.placed = np.zeros((0, self._width), np.float32)
@@ -266,7 +266,8 @@ def tensors(read: Snapshots) -> tuple[Any, ...]:
     )
 
 
-def _towers(bundle: Bundle) -> Any:
+def towers_of(bundle: Bundle) -> Any:
+    """Return the towers of a bundle, to serve. Raises BundleError."""
     from ranking.towers import Shape, Towers
 
     towers = Towers(Shape(**bundle.head.shape))

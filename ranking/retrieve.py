@@ -76,6 +76,8 @@ def candidates(
     filled = np.where(cold[:, None], fill[None, :], NOWHERE)
     slots = np.concatenate([extra, filled, near, added], axis=1)
     slots, share = _without_repeats(slots, share)
+    if more is not None:
+        slots, share = _packed(slots, share)
     rising = np.zeros(len(index.keys) + 1, np.float32)  # the last entry answers for NOWHERE
     rising[shared] = list(popular.values())
     return Candidates(slots, share, rising[slots], _sated(found, slots, index, signals), covisited_with)
@@ -139,3 +141,10 @@ def _without_repeats(slots: NDArray[np.int64], share: NDArray[np.float32]) -> tu
     share = np.take_along_axis(share, order, axis=1)
     slots[:, 1:][slots[:, 1:] == slots[:, :-1]] = NOWHERE
     return slots, share
+
+
+def _packed(slots: NDArray[np.int64], share: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Move what is there to the front of each row, and cut the columns that no row needs: each costs its features."""
+    gone = slots == NOWHERE
+    order = np.argsort(gone, axis=1, kind="stable")[:, : max(1, int((~gone).sum(axis=1).max(initial=0)))]
+    return np.take_along_axis(slots, order, axis=1), np.take_along_axis(share, order, axis=1)

@@ -41,6 +41,8 @@ HELD_OUT = 0.1  # of the towers' examples: the newest
 MOST_EXAMPLES = 120_000
 MOST_LISTS = 12_000
 FEWEST = 100
+SESSION_S = 1_800.0  # without an event, after which the next one begins a session
+NEVER = float("-inf")
 LISTS_AT_ONCE = 64
 NEXT = 20  # next items of a user that are targets
 
@@ -276,6 +278,17 @@ class _Training:
         slots = [slot for slot, item in enumerate(self.index.items) if item is not None]
         return sorted(sorted(slots, key=lambda slot: -touches[slot])[: links.MOST])
 
+    def _arrivals(self, places: Collection[int]) -> list[int]:
+        """Return those of the places, in order, at which a user comes back after a while, or for the first time."""
+        last: dict[str, float] = {}
+        found = []
+        for place in sorted(places):
+            event = self.events[place]
+            if float(event.at) - last.get(event.user_id, NEVER) > SESSION_S:
+                found.append(place)
+            last[event.user_id] = float(event.at)
+        return found
+
     def _sample(self, places: Collection[int], most: int) -> frozenset[int]:
         own = sorted(places)
         order = np.random.default_rng(self.plan.seed).permutation(len(own))[:most]
@@ -284,7 +297,9 @@ class _Training:
     def _replay(self, start: int, end: int, examples: int, lists: int = 0) -> None:
         """Fold a range of events, and write down so many examples and lists of it at most."""
         asked = self._asked(start, end)
-        of_examples, of_lists = self._sample(asked, examples), self._sample(asked, lists)
+        of_examples = self._sample(asked, examples)
+        # A list is looked at when a user comes, and again after each event: M learns from both.
+        of_lists = self._sample(self._arrivals(asked), lists // 2) | self._sample(asked, lists // 2)
 
         def ask(turn: list[tuple[int, Event]]) -> None:
             wanted = [(place, event) for place, event in turn if place in of_examples or place in of_lists]
