@@ -104,7 +104,8 @@ def chosen(
     vectors = index.vectors(np.take_along_axis(slots, order, axis=1))
     likeness = vectors @ vectors.transpose(0, 2, 1)
     picked = mmr(best, likeness, np.float32(strength), SIZE)[0] if method == "mmr" else dpp(best, likeness, strength, SIZE)
-    return np.take_along_axis(order, picked, axis=1).tolist()
+    columns: list[list[int]] = np.take_along_axis(order, picked, axis=1).tolist()
+    return columns
 
 
 def main() -> None:
