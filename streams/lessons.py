@@ -1,0 +1,94 @@
+"""Lessons: from lists as they were published and events as they came to rounds of learning.
+
+Does not know topics or how a version is published. Each list is written down as the model in service ranks it, from the profile
+that it was made of; then `joins` waits for what the user does next, and `rounds` learns from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ranking.bundle import Bundle
+from ranking.index import NOWHERE
+from ranking.lists import CHUNK
+from ranking.online import Example, write_down
+from ranking.profile import Profile
+from ranking.rounds import Plan, Round, Rounds
+from streams.joins import Joins, Touched
+from streams.messages import ERASE, Event, RecommendationList
+from streams.personalizer import Personalizer
+
+
+class Listed(NamedTuple):
+    """A list as it was published, and the profile that it was made of."""
+
+    profile: Profile
+    list: RecommendationList
+
+
+class Lessons:
+    """Learning on the model that a personalizer ranks with. Not safe to use from two threads at once.
+
+    is_wanted: whether an event says that its user wanted the item; where its weight is positive when left out.
+    is_free: as in `Rounds`.
+    """
+
+    def __init__(
+        self,
+        personalizer: Personalizer,
+        base: Bundle,
+        window_s: float,
+        plan: Plan | None = None,
+        is_wanted: Callable[[Event], bool] | None = None,
+        *,
+        is_free: bool = False,
+    ) -> None:
+        """Start from the model in service. Raises OnlineError."""
+        self.personalizer = personalizer
+        self.rounds = Rounds(base, personalizer.maker.index, plan, is_free=is_free)
+        self.joins = Joins(window_s, self.rounds.plan.steps.unseen)
+        self.examples = 0
+        self._is_wanted = is_wanted or (lambda event: personalizer.weights.of_item(event, 1) > 0)
+
+    def listed(self, lists: Sequence[Listed]) -> list[Round]:
+        """Take published lists in; return the rounds that have ended with them."""
+        ended = []
+        for start in range(0, len(lists), CHUNK):
+            part = lists[start : start + CHUNK]
+            slots = [[self._slot(each.item_id) for each in listed.list.items] for listed in part]
+            chances = [
+                {
+                    slot: each.propensity
+                    for slot, each in zip(own, listed.list.items, strict=True)
+                    if each.propensity is not None
+                }
+                for own, listed in zip(slots, part, strict=True)
+            ]
+            also = sorted({slot for own in chances for slot in own if slot != NOWHERE})
+            at = max(listed.list.published_at for listed in part)
+            shown = write_down(self.personalizer.maker, [listed.profile for listed in part], at, also)
+            for listed, own, places, chance in zip(part, shown, slots, chances, strict=True):
+                message = listed.list
+                ended += self._take(self.joins.show(message.user_id, message.event_id, message.event_at, own, places, chance))
+        return ended
+
+    def happened(self, events: Sequence[Event]) -> list[Round]:
+        """Take events in, each user's in their order; return the rounds that have ended with them."""
+        ended = []
+        for event in events:
+            if event.type == ERASE:
+                self.joins.forget(event.user_id)
+                self.rounds.forget(event.user_id)
+                continue
+            slot = self._slot(event.item_id) if event.item_id and self._is_wanted(event) else NOWHERE
+            ended += self._take(self.joins.event(event.user_id, Touched(event.event_id, float(event.at), slot)))
+        return ended
+
+    def _take(self, examples: list[Example]) -> list[Round]:
+        self.examples += len(examples)
+        ended = self.rounds.take(examples)
+        return [] if ended is None else [ended]
+
+    def _slot(self, item_id: str) -> int:
+        return self.personalizer.maker.index.slot(item_id)
