@@ -15,17 +15,20 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.rivals import rivals
+from ranking.bundle import BundleError
 from streams import evaluation, formats, report
 from streams.answers import Remembered, index_of
 from streams.datasets import Dataset, DatasetError
 from streams.evaluation import Verdict
 from streams.personalizer import load_encoder
 from streams.terminal import bar
-from streams.trial import trial
+from streams.trial import Part, trial
 
 
-def measure(dataset: Dataset, protocol: str, part: str, console: Console, *, is_quick: bool = False) -> dict[str, Verdict]:
-    """Run a set's protocols; return what stands before its figures' names -> the verdict."""
+def measure(
+    dataset: Dataset, protocol: str, part: Part, console: Console, *, model: Path | None = None, is_quick: bool = False
+) -> dict[str, Verdict]:
+    """Run a set's protocols; return what stands before its figures' names -> the verdict. model: a bundle, or zero-shot."""
     base = evaluation.settings_for(dataset, dataset.k, masked=True)
     encoder = Remembered(load_encoder(base), base.cache_dir / "evaluated", f"-{base.max_tokens}-{base.dtype}")
     console.print(encoder.reason, markup=False)
@@ -37,7 +40,7 @@ def measure(dataset: Dataset, protocol: str, part: str, console: Console, *, is_
         for masked in (False, True) if dataset.both_masks else (True,):
             prefix = f"{'' if number == 0 else name + '_'}{'masked_' if masked and dataset.both_masks else ''}"
             settings = evaluation.settings_for(dataset, dataset.k, masked=masked)
-            asked = trial(dataset, name, part, again=not masked)  # type: ignore[arg-type]
+            asked = trial(dataset, name, part, again=not masked)
             with bar(f"{name}, {'masked' if masked else 'not masked'}") as progress:
                 verdicts[prefix] = evaluation.run(
                     dataset,
@@ -46,6 +49,7 @@ def measure(dataset: Dataset, protocol: str, part: str, console: Console, *, is_
                     encoder,
                     index,
                     masked=masked,
+                    make=evaluation.with_model(model),
                     baselines=evaluation.simple_baselines if is_quick else rivals,
                     progress=progress,
                 )
@@ -61,6 +65,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(), help="the folder that named sets are in")
     parser.add_argument("--part", choices=("valid", "test"), default="test")
     parser.add_argument("--protocol", default="", help="leave-one-out, split, stream or given, in place of the set's own")
+    parser.add_argument("--model", type=Path, help="a bundle of `headrace train`; without one the zero-shot model ranks")
     parser.add_argument("--quick", action="store_true", help="only the four simple baselines")
     parser.add_argument("--report", type=Path, help="write an HTML page with plots into this folder")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
@@ -70,10 +75,10 @@ def main() -> None:
     console = Console(width=200, file=sys.stderr if given.json else None)
     try:
         dataset = formats.read(folder)
-        verdicts = measure(dataset, given.protocol, given.part, console, is_quick=given.quick)
+        verdicts = measure(dataset, given.protocol, given.part, console, model=given.model, is_quick=given.quick)
         if given.report:
             console.print(f"report: {report.write(list(verdicts.values()), given.report)}")
-    except (DatasetError, report.ReportError) as error:
+    except (DatasetError, BundleError, report.ReportError) as error:
         sys.exit(f"quality: {error}")
     if given.json:
         model = next(iter(verdicts.values())).model

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from ranking.baselines import Baseline, CoOccurrence, Histories, Numbers, Popularity, Scores, TextProfile, weights
+from ranking.baselines import Baseline, Both, CoOccurrence, Histories, Numbers, Popularity, Scores, TextProfile, weights
 from streams.catalogue import item_text
 from streams.datasets import Dataset
 from streams.evaluation import simple_baselines
@@ -32,9 +32,12 @@ def rivals(dataset: Dataset) -> list[Baseline]:
     count = len(dataset.items)
     texts = [item_text(item) for item in dataset.items]
     recent: list[Baseline] = [Popularity(count, WEEK_S)] if "stream" in dataset.protocols else []
+    whole = "TF-IDF of the whole history"
     return [
         *simple_baselines(dataset),
         *recent,
+        TextProfile(texts, decay=1.0, last=ALL, name=whole),
+        Both(TextProfile(texts, decay=1.0, last=ALL, name=whole), CoOccurrence(count)),
         TextProfile(texts, last=1, name="last item, TF-IDF"),
         CoOccurrence(count, last=1, name="last item, co-occurrence"),
         Fitted("item-item", count, item_item),

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoders import Encoder
-from ranking import evaluate
+from ranking import bundle, evaluate
 from ranking.baselines import Baseline, Both, CoOccurrence, Popularity, TextProfile
 from ranking.evaluate import Each, Interval
 from ranking.index import ItemIndex
+from ranking.learned import Learned
 from ranking.signals import Signals, SignalSettings
 from streams.answers import Answers, Progress, ask_baseline, ask_product, numbers_of
 from streams.catalogue import item_text
@@ -85,6 +87,20 @@ def settings_for(dataset: Dataset, k: int, *, masked: bool) -> Settings:
         rating_scale=dataset.rating_scale,
         seen_types=None if masked else (),
     )
+
+
+def with_model(folder: Path | None) -> Make:
+    """Return what builds a Personalizer that ranks with a bundle's model, or without one. Raises BundleError."""
+    if folder is None:
+        return build
+    read = bundle.load(folder)
+
+    def make(encoder: Encoder, settings: Settings, index: ItemIndex, signals: Signals) -> Personalizer:
+        personalizer = build(encoder, settings, index, signals)
+        personalizer.use(Learned(read, index))
+        return personalizer
+
+    return make
 
 
 def run(
