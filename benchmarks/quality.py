@@ -16,46 +16,10 @@ from rich.console import Console
 
 from benchmarks.rivals import rivals
 from ranking.bundle import BundleError
-from streams import evaluation, formats, report
-from streams.answers import Remembered, index_of
-from streams.datasets import Dataset, DatasetError
-from streams.evaluation import Verdict
-from streams.personalizer import load_encoder
-from streams.terminal import bar
-from streams.trial import Part, trial
-
-
-def measure(
-    dataset: Dataset, protocol: str, part: Part, console: Console, *, model: Path | None = None, is_quick: bool = False
-) -> dict[str, Verdict]:
-    """Run a set's protocols; return what stands before its figures' names -> the verdict. model: a bundle, or zero-shot."""
-    base = evaluation.settings_for(dataset, dataset.k, masked=True)
-    encoder = Remembered(load_encoder(base), base.cache_dir / "evaluated", f"-{base.max_tokens}-{base.dtype}")
-    console.print(encoder.reason, markup=False)
-    with bar("encoding the items") as progress:
-        index = index_of(dataset.items, float(dataset.events[0].at), encoder, base, progress)
-    encoder.save()
-    verdicts: dict[str, Verdict] = {}
-    for number, name in enumerate([protocol] if protocol else dataset.protocols):
-        for masked in (False, True) if dataset.both_masks else (True,):
-            prefix = f"{'' if number == 0 else name + '_'}{'masked_' if masked and dataset.both_masks else ''}"
-            settings = evaluation.settings_for(dataset, dataset.k, masked=masked)
-            asked = trial(dataset, name, part, again=not masked)
-            with bar(f"{name}, {'masked' if masked else 'not masked'}") as progress:
-                verdicts[prefix] = evaluation.run(
-                    dataset,
-                    asked,
-                    settings,
-                    encoder,
-                    index,
-                    masked=masked,
-                    make=evaluation.with_model(model),
-                    baselines=evaluation.simple_baselines if is_quick else rivals,
-                    progress=progress,
-                )
-            console.print(report.table(verdicts[prefix]))
-            console.print(report.bucket_table(verdicts[prefix]))
-    return verdicts
+from streams import formats, report
+from streams.datasets import DatasetError
+from streams.evaluation import simple_baselines
+from streams.measuring import measure
 
 
 def main() -> None:
@@ -75,7 +39,14 @@ def main() -> None:
     console = Console(width=200, file=sys.stderr if given.json else None)
     try:
         dataset = formats.read(folder)
-        verdicts = measure(dataset, given.protocol, given.part, console, model=given.model, is_quick=given.quick)
+        verdicts = measure(
+            dataset,
+            console,
+            protocol=given.protocol,
+            part=given.part,
+            model=given.model,
+            baselines=simple_baselines if given.quick else rivals,
+        )
         if given.report:
             console.print(f"report: {report.write(list(verdicts.values()), given.report)}")
     except (DatasetError, BundleError, report.ReportError) as error:

@@ -130,10 +130,10 @@ def write(verdicts: Sequence[Verdict], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
     for number, verdict in enumerate(verdicts):
-        picture = folder / f"{verdict.dataset}-{verdict.protocol}-{'masked' if verdict.masked else 'all'}-{number}.png"
-        _plot(verdict, picture)
-        encoded = base64.b64encode(picture.read_bytes()).decode()
-        parts.append(f"<h2>{html.escape(heading(verdict))}</h2>{_html(verdict)}<img src='data:image/png;base64,{encoded}'>")
+        path = folder / f"{verdict.dataset}-{verdict.protocol}-{'masked' if verdict.masked else 'all'}-{number}.png"
+        parts.append(f"<h2>{html.escape(heading(verdict))}</h2>{_html(verdict)}")
+        pictures = [base64.b64encode(picture.read_bytes()).decode() for picture in _plot(verdict, path)]
+        parts += [f"<img src='data:image/png;base64,{picture}'>" for picture in pictures]
     page = folder / "report.html"
     page.write_text(PAGE.replace("BODY", "\n".join(parts)), "utf-8")
     return page
@@ -159,7 +159,8 @@ def _html(verdict: Verdict) -> str:
     return f"<table>{''.join(marked)}</table>"
 
 
-def _plot(verdict: Verdict, path: Path) -> None:
+def _plot(verdict: Verdict, path: Path) -> tuple[Path, Path]:
+    """Draw the rows and the buckets; return both pictures. Raises ReportError."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -172,7 +173,9 @@ def _plot(verdict: Verdict, path: Path) -> None:
     figure.savefig(path, dpi=110)
     parts = Figure(figsize=(11, 4), layout="constrained")
     _groups(parts.subplots(), verdict)
-    parts.savefig(path.with_name(f"{path.stem}-buckets.png"), dpi=110)
+    beside = path.with_name(f"{path.stem}-buckets.png")
+    parts.savefig(beside, dpi=110)
+    return path, beside
 
 
 def _bars(axes: Any, names: Sequence[str], values: Sequence[Interval]) -> None:

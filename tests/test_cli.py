@@ -80,6 +80,7 @@ COMMANDS = [
     "produce",
     "import",
     "erase",
+    "evaluate",
     "watch",
     "list",
     "profile",
