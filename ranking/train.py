@@ -23,7 +23,7 @@ from torch.nn import functional as F  # noqa: N812  as everybody writes it
 from ranking.index import NOWHERE
 from ranking.learned import standardised, tensors
 from ranking.snapshots import Snapshots
-from ranking.towers import Shape, Towers
+from ranking.towers import INTERESTS, Shape, Towers
 
 ALL_UP_TO = 20_000  # items that a softmax takes whole
 SAMPLED = 8_192  # others in it above
@@ -75,6 +75,7 @@ class Plan:
     drop: float = 0.2
     without_residual: float = 0.3
     smoothing: float = 0.05
+    tokens: int = 500_000  # of an epoch of the towers, at most: touches and interests of the users in it
     seed: int = 1
     device: str = "cpu"
 
@@ -111,14 +112,15 @@ def fit_towers(
     white = towers.item.whitened(torch.from_numpy(vectors).to(plan.device))  # once, not at each step
     catalogue = _Catalogue(white, torch.from_numpy(rows).to(plan.device), plan)
     optimizer = torch.optim.AdamW(towers.parameters(), plan.rate, weight_decay=plan.decay)
-    steps = math.ceil(len(examples) / plan.batch) * plan.epochs
+    batches = _Batches(examples.read, plan)
+    steps = batches.in_epoch * plan.epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate, total_steps=max(2, steps), pct_start=0.1)
     order = np.random.default_rng(plan.seed)
     best = _Best(towers)
     for epoch in range(1, plan.epochs + 1):
         towers.train()
         losses = []
-        for part in _of_like_length(examples.read, plan.batch, order):
+        for part in batches.epoch(order):
             loss = catalogue.loss(towers, examples.take(part))
             _step(towers, optimizer, loss)
             schedule.step()
@@ -310,8 +312,17 @@ def _batches(count: int, size: int, order: np.random.Generator | None) -> Iterat
         yield rows[start : start + size]
 
 
-def _of_like_length(read: Snapshots, size: int, order: np.random.Generator) -> list[NDArray[np.int64]]:
-    """Return batches of users with about as many touches: the longest decides how many columns all take."""
-    lengths = (read.touches != NOWHERE).sum(axis=1) + order.random(len(read))
-    batches = np.array_split(np.argsort(lengths), max(1, math.ceil(len(read) / size)))
-    return [batches[number] for number in order.permutation(len(batches))]
+class _Batches:
+    """Batches of users with about as many touches, since the longest decides how many columns all take."""
+
+    def __init__(self, read: Snapshots, plan: Plan) -> None:
+        self._lengths = (read.touches != NOWHERE).sum(axis=1)
+        self._count = max(1, math.ceil(len(read) / plan.batch))
+        tokens = int(self._lengths.sum()) + INTERESTS * len(read)
+        self.in_epoch = max(1, min(self._count, self._count * plan.tokens // max(1, tokens)))
+
+    def epoch(self, order: np.random.Generator) -> list[NDArray[np.int64]]:
+        """Return an epoch's batches: all users, or as many as there is room for, in a new order."""
+        rows = np.argsort(self._lengths + order.random(len(self._lengths)))
+        batches = np.array_split(rows, self._count)
+        return [batches[number] for number in order.permutation(self._count)[: self.in_epoch]]
