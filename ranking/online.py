@@ -31,7 +31,7 @@ from torch.nn import functional as F  # noqa: N812  as everybody writes it
 from ranking.bundle import Bundle, sealed
 from ranking.features import NAMES
 from ranking.index import NOWHERE, ItemIndex
-from ranking.learned import CLIP, Learned, M, _towers
+from ranking.learned import CLIP, Learned, M, towers_of
 from ranking.lists import CHUNK, ListMaker
 from ranking.profile import Profile
 
@@ -316,7 +316,7 @@ class _Items:
     """V' of items before residual and norm, by slot; computed when first asked for, and anew when an item changed."""
 
     def __init__(self, bundle: Bundle, index: ItemIndex) -> None:
-        self._tower = _towers(bundle).item
+        self._tower = towers_of(bundle).item
         self._index = index
         self._rows = {item_id: row for row, item_id in enumerate(bundle.items, 1)}
         self._made = np.zeros((0, bundle.head.shape["width"]), np.float32)
