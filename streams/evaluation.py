@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoders import Encoder
-from ranking import bundle, evaluate
+from ranking import evaluate
 from ranking.baselines import Baseline, Both, CoOccurrence, Popularity, TextProfile
+from ranking.bundle import Bundle
 from ranking.evaluate import Each, Interval
 from ranking.index import ItemIndex
 from ranking.learned import Learned
@@ -89,15 +89,14 @@ def settings_for(dataset: Dataset, k: int, *, masked: bool) -> Settings:
     )
 
 
-def with_model(folder: Path | None) -> Make:
-    """Return what builds a Personalizer that ranks with a bundle's model, or without one. Raises BundleError."""
-    if folder is None:
+def with_model(model: Bundle | None) -> Make:
+    """Return what builds a Personalizer that ranks with a model, or without one. Raises BundleError for another encoder's."""
+    if model is None:
         return build
-    read = bundle.load(folder)
 
     def make(encoder: Encoder, settings: Settings, index: ItemIndex, signals: Signals) -> Personalizer:
         personalizer = build(encoder, settings, index, signals)
-        personalizer.use(Learned(read, index))
+        personalizer.use(Learned(model, index))
         return personalizer
 
     return make

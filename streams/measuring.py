@@ -5,16 +5,24 @@ Does not know how files are read (datasets.py, formats.py), lists are made (answ
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from encoders import Encoder
+from ranking import bundle
+from ranking.bundle import Bundle
+from ranking.index import ItemIndex
 from streams import evaluation, report
 from streams.answers import Remembered, index_of
+from streams.catalogue import item_text
 from streams.datasets import Dataset
 from streams.evaluation import Baselines, Verdict
-from streams.personalizer import load_encoder
+from streams.messages import Event
+from streams.personalizer import build, load_encoder
 from streams.terminal import bar
+from streams.training import train
 from streams.trial import Part, trial
 
 
@@ -25,13 +33,15 @@ def measure(
     protocol: str = "",
     part: Part = "test",
     model: Path | None = None,
+    learn: bool = False,
     baselines: Baselines = evaluation.simple_baselines,
 ) -> dict[str, Verdict]:
     """Run a set's protocols, or the one named, and print tables; return what stands before its figures' names -> the verdict.
 
-    model: a bundle's folder; without one the zero-shot model ranks. Raises DatasetError, BundleError, EncoderError.
+    model: a bundle's folder. learn: whether to train one, for each protocol on the events that all its cases know. Without
+    either the zero-shot model ranks. Raises DatasetError, BundleError, EncoderError, TrainingError.
     """
-    make = evaluation.with_model(model)
+    given = bundle.load(model) if model is not None else None
     base = evaluation.settings_for(dataset, dataset.k, masked=True)
     encoder = Remembered(load_encoder(base), base.cache_dir / "evaluated", f"-{base.max_tokens}-{base.dtype}")
     console.print(encoder.reason, markup=False)
@@ -39,6 +49,8 @@ def measure(
         index = index_of(dataset.items, float(dataset.events[0].at), encoder, base, progress)
     verdicts: dict[str, Verdict] = {}
     for number, name in enumerate([protocol] if protocol else dataset.protocols):
+        known = trial(dataset, name, part).known
+        ranked_by = trained(dataset, known, encoder, index, console) if learn else given
         for masked in (False, True) if dataset.both_masks else (True,):
             prefix = f"{f'{name}_' if number else ''}{'masked_' if masked and dataset.both_masks else ''}"
             settings = evaluation.settings_for(dataset, dataset.k, masked=masked)
@@ -52,7 +64,7 @@ def measure(
                     index,
                     masked=masked,
                     baselines=baselines,
-                    make=make,
+                    make=evaluation.with_model(ranked_by),
                     progress=progress,
                 )
             verdicts[prefix] = verdict
@@ -60,3 +72,18 @@ def measure(
             console.print(report.bucket_table(verdict))
     encoder.save()
     return verdicts
+
+
+def trained(dataset: Dataset, known: Sequence[Event], encoder: Encoder, index: ItemIndex, console: Console) -> Bundle:
+    """Return a model of known events, in time order. Raises TrainingError."""
+    settings = evaluation.settings_for(dataset, dataset.k, masked=False)
+    texts = {item.item_id: item_text(item) for item in dataset.items}
+    with bar("training") as progress:
+
+        def tell(what: str, number: int, figures: Mapping[str, float]) -> None:
+            if what == "replay":
+                progress(figures["share"])
+            else:
+                console.print(f"[dim]{what} {number}: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+
+        return train(build(encoder, settings, index), known, dataset.is_wanted, texts=texts, tell=tell)

@@ -58,6 +58,11 @@ class Trial:
         """How many events are known to every case."""
         return self.cases[0].place
 
+    @property
+    def known(self) -> Sequence[Event]:
+        """The events that are known to every case: what a model may be trained on."""
+        return self.events[: self.start]
+
 
 def trial(dataset: Dataset, protocol: str = "", part: Part = "test", *, again: bool = False) -> Trial:
     """Return the trial of a set by a protocol, its own when empty.
