@@ -68,8 +68,8 @@ def measure(
                     progress=progress,
                 )
             verdicts[prefix] = verdict
-            console.print(report.table(verdict))
-            console.print(report.bucket_table(verdict))
+            for table in (*report.tables(verdict), report.bucket_table(verdict)):
+                console.print(table)
     encoder.save()
     return verdicts
 

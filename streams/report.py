@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from rich import box
 from rich.table import Table
 
 from ranking.evaluate import Interval
 from streams.evaluation import Bucket, Row, Verdict
 
+OVERALL_SHORT = ("coverage", "Gini", "novelty", "diversity", "calibration")
 OVERALL = ("coverage", "gini", "novelty", "diversity", "calibration_error")
 
 
@@ -24,30 +26,24 @@ class ReportError(RuntimeError):
     """A report that cannot be drawn: says what to install."""
 
 
-def table(verdict: Verdict) -> Table:
-    """Return the rows with recall, NDCG, MRR, hit rate, the lists' own figures, and what the product is ahead by."""
-    shown = Table(
-        title=f"{heading(verdict)}, {verdict.items:,} items, {verdict.known_events:,} events before", title_justify="left"
-    )
-    shown.add_column("", no_wrap=True)
+def tables(verdict: Verdict) -> list[Table]:
+    """Return the rows with recall and NDCG; with the other figures and what the product is ahead by; with the lists' own.
+
+    Three tables, so that each fits a terminal of 80 columns.
+    """
     k = verdict.k
-    for name in (
-        f"recall@{k}",
-        f"NDCG@{k}",
-        f"MRR@{k}",
-        f"hit@{k}",
-        "cover",
-        "Gini",
-        "novel",
-        "diverse",
-        "calib.",
-        "ahead",
-        "s",
-    ):
-        shown.add_column(name, justify="right")
-    for row in verdict.rows:
-        shown.add_row(row.name, *_cells(row), style="bold" if row is verdict.rows[0] else None)
-    return shown
+    heads = (f"recall@{k}", f"NDCG@{k}"), ("ahead, NDCG", f"MRR@{k}", f"hit@{k}", "seconds"), OVERALL_SHORT
+    titles = f"{heading(verdict)}, {verdict.items:,} items, {verdict.known_events:,} events before", None, None
+    made = [Table(title=title, title_justify="left", box=box.SIMPLE_HEAD) for title in titles]
+    for own, names in zip(made, heads, strict=True):
+        own.add_column("")
+        for name in names:
+            own.add_column(name, justify="right", no_wrap=True)
+    for number, row in enumerate(verdict.rows):
+        recall, ndcg, mrr, hit, *overall, ahead, seconds = _cells(row)
+        for own, cells in zip(made, ((recall, ndcg), (ahead, mrr, hit, seconds), overall), strict=True):
+            own.add_row(row.name, *cells, style=None if number else "bold")
+    return made
 
 
 def _cells(row: Row) -> list[str]:
@@ -69,15 +65,16 @@ def heading(verdict: Verdict) -> str:
 
 def bucket_table(verdict: Verdict, rows: int = 5) -> Table:
     """Return recall by the length of the history and by the age of what was wanted, of the first rows."""
-    shown = Table(title=f"recall@{verdict.k} by items in the history, and by whether the wanted item was touched before")
     first = verdict.rows[0]
+    title = f"recall@{verdict.k} by items in the history, and by whether anybody had touched what was wanted"
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     shown.add_column("")
-    parts = {**first.by_known, **first.by_age}
+    parts = _parts(first)
     for label, bucket in parts.items():
-        shown.add_column(f"{label}\n{bucket.cases:,}", justify="right")
+        shown.add_column(f"{label}\n{bucket.cases:,}", justify="right", no_wrap=True)
     for row in verdict.rows[:rows]:
-        own = {**row.by_known, **row.by_age}
-        shown.add_row(row.name, *[interval(own[label].recall) for label in parts])
+        own = _parts(row)
+        shown.add_row(row.name, *[short(own[label].recall.mean) for label in parts])
     return shown
 
 

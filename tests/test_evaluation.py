@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from dataclasses import replace
@@ -11,6 +12,7 @@ import numpy as np
 import planted
 import pytest
 from numpy.typing import NDArray
+from rich.console import Console
 
 from encoders.hashing import HashingEncoder
 from ranking.baselines import Histories, Numbers, Scores
@@ -216,6 +218,18 @@ def test_the_line_of_json_has_each_figure_with_its_interval_and_the_baselines() 
         assert low <= said[name] <= high
         assert said["baselines"]["popularity"][name] < said[name]
     assert said["seconds"] == 1.0
+
+
+def test_the_tables_fit_a_terminal_of_80_columns() -> None:
+    """No figure is cut short."""
+    verdict = judged(world(), trial(world(), "split"))
+    console = Console(width=80, record=True, file=io.StringIO())
+    for table in (*report.tables(verdict), report.bucket_table(verdict)):
+        console.print(table)
+    said = console.export_text()
+    assert "…" not in said
+    assert report.interval(verdict.rows[0].means["ndcg"]) in said
+    assert report.interval(verdict.rows[1].ahead["ndcg"], signed=True) in said
 
 
 def test_the_report_is_one_page_with_its_plots_inside(tmp_path: Path) -> None:
