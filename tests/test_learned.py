@@ -81,10 +81,21 @@ def test_a_planted_habit_is_learnt(model: Bundle) -> None:
 
 
 def test_the_same_history_and_seed_give_the_same_model(model: Bundle) -> None:
-    """A training can be repeated to the last bit, and another seed gives another model."""
-    assert train(world(), walks(), lambda event: True, sizes=SIZES, plan=PLAN).head.version == model.head.version
-    other = train(world(), walks(), lambda event: True, sizes=SIZES, plan=replace(PLAN, seed=2, epochs=1))
-    assert other.head.version != model.head.version
+    """A training can be repeated, but for what rounding in another order does; another seed gives another model."""
+    again = train(world(), walks(), lambda event: True, sizes=SIZES, plan=PLAN)
+    other = train(world(), walks(), lambda event: True, sizes=SIZES, plan=replace(PLAN, seed=2))
+    assert distance(again, model) < 0.05 < distance(other, model)
+
+
+def distance(one: Bundle, other: Bundle) -> float:
+    """Return how far apart the weights of the user towers are, as a share of their length."""
+    ours, theirs = (np.concatenate([own.tensors[name].ravel() for name in names(own)]) for own in (one, other))
+    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+
+
+def names(own: Bundle) -> list[str]:
+    """Return the names of the user tower's tensors."""
+    return sorted(name for name in own.tensors if name.startswith("user."))
 
 
 def test_lists_are_the_same_for_any_batch(model: Bundle) -> None:
