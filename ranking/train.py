@@ -67,15 +67,15 @@ class Ranked:
 class Plan:
     """How to fit. Seconds are no part of it: the same plan and data give the same model."""
 
-    epochs: int = 30
-    patience: int = 4
+    epochs: int = 20
+    patience: int = 3
     batch: int = 512
     rate: float = 1e-3
     decay: float = 0.01
     drop: float = 0.2
     without_residual: float = 0.3
     smoothing: float = 0.05
-    tokens: int = 500_000  # of an epoch of the towers, at most: touches and interests of the users in it
+    tokens: int = 250_000  # of an epoch of the towers, at most: touches and interests of the users in it
     seed: int = 1
     device: str = "cpu"
 
