@@ -6,26 +6,20 @@ item, the newest first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ranking.index import NOWHERE, ItemIndex
-from ranking.links import TABLES
+from ranking.leads import HOWS, SOURCES, Led, Live
 from ranking.profile import ASKED, INTERESTS, LONG, SHORT, Profile
 from ranking.queries import LAST, Queries
 from ranking.ranker import FEATURES, Scores
 from ranking.retrieve import Candidates
 from ranking.signals import HEATS, Signals
 
-FOLLOWED = 30  # newest touches whose links count
-FOLLOWED_DECAY = 0.8  # per touch
-RELATED = 80  # items co-visited with one, of those that are kept
 DAY_S = 86_400.0
-SOURCES = ("live", *TABLES)  # of links: the co-visits of now, and the tables of a training
-HOWS = ("last", "all", "even", "most")  # from the newest touch; from all, less by place; from all alike; the strongest
 NAMES = (
     *FEATURES,
     *("near_long", "near_short", "near_asked"),
@@ -39,16 +33,6 @@ NAMES = (
     *("again", "again_times", "again_place"),
     *("touches", "silence", "tower"),
 )
-Link = tuple[NDArray[np.int64], NDArray[np.float32]]  # slots and scores
-Linked = Callable[[Sequence[int]], Mapping[int, Link]]  # of slots: what each leads to
-
-
-@dataclass(frozen=True, slots=True)
-class Leads:
-    """What a user's last touches lead to: slots (n,) int64, all different; scores (n, len(SOURCES), len(HOWS)) float32."""
-
-    slots: NDArray[np.int64]
-    scores: NDArray[np.float32]
 
 
 def touched(profiles: Sequence[Profile], index: ItemIndex) -> list[list[int]]:
@@ -63,59 +47,13 @@ def touched(profiles: Sequence[Profile], index: ItemIndex) -> list[list[int]]:
     ]
 
 
-def leads(touches: Sequence[Sequence[int]], sources: Sequence[Linked], size: int) -> list[Leads]:
-    """Return what the last touches of each user lead to. sources: in the order of SOURCES; size: slots there are."""
-    last = [list(dict.fromkeys(own))[:FOLLOWED] for own in touches]
-    distinct = list(dict.fromkeys(slot for own in last for slot in own))
-    linked = [source(distinct) for source in sources]
-    scratch = np.zeros((size, len(SOURCES), len(HOWS)), np.float32)
-    return [_leads_of(own, linked, scratch) for own in last]
-
-
-def _leads_of(last: Sequence[int], linked: Sequence[Mapping[int, Link]], scratch: NDArray[np.float32]) -> Leads:
-    """Return one user's leads; scratch is zero before and after."""
-    found = []
-    for source, of in enumerate(linked):
-        parts = [of[slot] for slot in last if slot in of]
-        if not parts:
-            continue
-        slots = np.concatenate([slots for slots, _ in parts])
-        scores = np.concatenate([scores for _, scores in parts])
-        weights = np.repeat(FOLLOWED_DECAY ** np.arange(len(parts)), [len(slots) for slots, _ in parts])
-        if last[0] in of:
-            scratch[parts[0][0], source, 0] = parts[0][1]
-        np.add.at(scratch[:, source, 1], slots, scores * weights)
-        np.add.at(scratch[:, source, 2], slots, scores / np.sqrt(len(parts)))
-        np.maximum.at(scratch[:, source, 3], slots, scores)
-        found.append(slots)
-    distinct = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
-    made = np.sqrt(scratch[distinct])  # a few are far above the rest
-    scratch[distinct] = 0.0
-    return Leads(distinct, made)
-
-
-def live_links(index: ItemIndex, signals: Signals) -> Linked:
-    """Return the co-visits of now as a source of links."""
-
-    def linked(slots: Sequence[int]) -> Mapping[int, Link]:
-        ids = [item.item_id if (item := index.items[slot]) is not None else "" for slot in slots]
-        found = {}
-        for slot, answer in zip(slots, signals.related(ids, RELATED), strict=True):
-            pairs = list(index.listed_slots(answer))
-            if pairs:
-                others, scores = zip(*pairs, strict=True)
-                found[slot] = (np.array(others, np.int64), np.array(scores, np.float32))
-        return found
-
-    return linked
-
-
 def features(
     found: Queries,
     among: Candidates,
     scores: Scores,
     touches: Sequence[Sequence[int]],
-    leading: Sequence[Leads],
+    live: Live,
+    led: Led,
     tower: NDArray[np.float32],
     last: Sequence[float],
     at: float,
@@ -131,7 +69,8 @@ def features(
     column = len(FEATURES)
     for part in (
         _nearness(found, scores),
-        _led(leading, among.slots, len(index.items)),
+        live.at(among.slots),
+        led.at(among.slots),
         _of_items(among.slots, at, index, signals),
         _kinship(touches, among.slots, index),
         _again(touches, among.slots, len(index.items)),
@@ -154,17 +93,6 @@ def _nearness(found: Queries, scores: Scores) -> NDArray[np.float32]:
     count = np.array([max(1, len(own)) for own in found.touches], np.float32)[:, None]
     extra = np.stack([touches.max(axis=2), touches.sum(axis=2) / count], axis=2)
     return np.concatenate([near[:, :, [LONG, SHORT, ASKED]], touches, extra], axis=2)
-
-
-def _led(leading: Sequence[Leads], slots: NDArray[np.int64], size: int) -> NDArray[np.float32]:
-    width = len(SOURCES) * len(HOWS)
-    scratch = np.zeros((size + 1, width), np.float32)  # the last row answers for NOWHERE
-    made = np.empty((*slots.shape, width), np.float32)
-    for i, own in enumerate(leading):
-        scratch[own.slots] = own.scores.reshape(-1, width)
-        made[i] = scratch[slots[i]]
-        scratch[own.slots] = 0.0
-    return made
 
 
 def _of_items(slots: NDArray[np.int64], at: float, index: ItemIndex, signals: Signals) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ two matrix products in NumPy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from ranking import features, links, search
 from ranking.bundle import Bundle, BundleError
-from ranking.features import SOURCES, Leads, Link, Linked
 from ranking.index import NOWHERE, ItemIndex
-from ranking.links import Links
+from ranking.leads import Led, Live, Tables, last_touches
 from ranking.profile import Profile
 from ranking.queries import Queries
 from ranking.ranker import Scores, ZeroShot, softmax
@@ -28,8 +27,8 @@ from ranking.snapshots import Snapshots, snapshots
 
 EXACT_UP_TO = 20_000  # items: above, an inverted file
 AT_ONCE = 1_024  # items whose V' is computed while lists wait: 30 ms
-NEAR = 100  # candidates by U', and by each source of links
-ADDED = 300  # candidates that the model adds, of all its sources in turn
+NEAR = 100  # candidates by U'
+ADDED = 250  # candidates that the model adds, of all its sources in turn
 M = "m."  # what the names of M's tensors begin with; before M is fitted there are none, and the zero-shot scores stand
 CLIP = 8.0  # standard deviations
 HOTTEST = 30  # candidates that all users get, by each of the four decays
@@ -44,7 +43,8 @@ class Reading:
 
     users: NDArray[np.float32]
     touches: list[list[int]]
-    leading: list[Leads]
+    live: Live
+    led: Led
     last: list[float]
     more: NDArray[np.int64]
 
@@ -64,11 +64,7 @@ class Learned:
         self.temperature = ZeroShot().temperature  # the scale that rules are made for
         self._kinds = {kind: number for number, kind in enumerate(bundle.head.kinds)}
         self._rows = {item_id: row for row, item_id in enumerate(bundle.items, 1)}
-        self._row_of = np.zeros(
-            0, np.int64
-        )  # by slot: the row of the residual table, one more than that of the links; 0 for none
-        self._slot_of = np.full(len(bundle.items), NOWHERE, np.int64)
-        self._links = list(links.from_tensors(bundle.tensors).values())
+        self._tables = Tables(links.from_tensors(bundle.tensors), len(bundle.items))
         self._towers = towers_of(bundle)
         self._ranker = Ranker({name[2:]: value for name, value in bundle.tensors.items() if name.startswith(M)})
         self._width = bundle.head.shape["width"]
@@ -90,32 +86,17 @@ class Learned:
         self._follow(index)
         users = self.users(self.snapshots(profiles, [at] * len(profiles), found, index))
         touches = features.touched(profiles, index)
-        tables = [self._linked(links, index) for links in self._links]
-        leading = features.leads(touches, [features.live_links(index, signals), *tables], len(index.items))
+        live = Live(touches, index, signals)
+        led = self._tables.lead(last_touches(touches))
         _, near = self._search.nearest(users, NEAR)
         hottest = ((item_id, 0.0) for item_id in signals.hottest(HOTTEST, at))
         popular = np.array([slot for slot, _ in index.listed_slots(hottest)], np.int64)
+        by_table = led.candidates()
         more = np.full((len(profiles), ADDED), NOWHERE, np.int64)
-        for i, own in enumerate(leading):
-            merged = _merged([near[i], popular, *_strongest(own)])
+        for i, own in enumerate(live.candidates()):
+            merged = _merged([near[i], own, popular, *[slots[i] for slots in by_table]])
             more[i, : len(merged)] = merged
-        return Reading(users, touches, leading, [profile.at for profile in profiles], more)
-
-    def _linked(self, links: Links, index: ItemIndex) -> Linked:
-        """Return a table as a source of links by slot."""
-
-        def linked(slots: Sequence[int]) -> Mapping[int, Link]:
-            found = {}
-            for slot in slots:
-                row = int(self._row_of[slot])
-                if row:
-                    others = links.others[row - 1]
-                    own = self._slot_of[others[others >= 0]]
-                    is_there = (own != NOWHERE) & index.listed[own]
-                    found[slot] = (own[is_there], links.scores[row - 1, : len(own)][is_there].astype(np.float32))
-            return found
-
-        return linked
+        return Reading(users, touches, live, led, [profile.at for profile in profiles], more)
 
     def features(
         self, read: Reading, found: Queries, among: Candidates, scores: Scores, at: float, index: ItemIndex, signals: Signals
@@ -123,7 +104,7 @@ class Learned:
         """Return the named features, (m, c, f), and `U' ∘ V'`, (m, c, width)."""
         crossed = np.take(self.placed, among.slots, axis=0) * read.users[:, None, :]
         tower = crossed.sum(axis=2)
-        named = features.features(found, among, scores, read.touches, read.leading, tower, read.last, at, index, signals)
+        named = features.features(found, among, scores, read.touches, read.live, read.led, tower, read.last, at, index, signals)
         return named, crossed
 
     def score(
@@ -174,7 +155,6 @@ class Learned:
         if more > 0:
             self.placed = np.concatenate([self.placed, np.zeros((more, self._width), np.float32)])
             self._searched = np.concatenate([self._searched, np.zeros(more, np.bool_)])
-            self._row_of = np.concatenate([self._row_of, np.zeros(more, np.int64)])
             self._stamp = np.concatenate([self._stamp, np.zeros(more, np.int64)])
 
     def _place(self, slots: NDArray[np.int64], index: ItemIndex) -> None:
@@ -184,10 +164,7 @@ class Learned:
         rows = np.array([self._rows.get(item_id, 0) for item_id in ids], np.int64)
         with torch.inference_mode():
             made = self._towers.item(torch.from_numpy(index.vectors(slots)), torch.from_numpy(rows))
-        left = self._row_of[slots]
-        self._slot_of[left[left > 0] - 1] = NOWHERE
-        self._row_of[slots] = rows
-        self._slot_of[rows[rows > 0] - 1] = slots[rows > 0]
+        self._tables.place(slots, np.where(rows > 0, rows - 1, len(self._rows)))
         gone, come = slots[self._searched[slots]], slots[index.listed[slots]]
         if len(gone):
             self._search.remove(gone)
@@ -230,16 +207,6 @@ def standardised(
     """Return features as M takes them, in [-CLIP, CLIP]."""
     made: NDArray[np.float32] = np.clip((named - mean) * scale, -CLIP, CLIP).astype(np.float32)
     return made
-
-
-def _strongest(leads: Leads) -> list[NDArray[np.int64]]:
-    """Return the slots of each source, strongest first, NEAR at most."""
-    found = []
-    for source in range(len(SOURCES)):
-        score = leads.scores[:, source, 1]
-        order = np.argsort(-score, kind="stable")[:NEAR]
-        found.append(leads.slots[order[score[order] > 0.0]])
-    return found
 
 
 def _merged(lists: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:

@@ -66,7 +66,7 @@ class Sizes:
     lists: int = MOST_LISTS
     next_items: int = NEXT
     width: int = 96
-    hidden: int = 64
+    hidden: int = 32
 
 
 class Replay:
