@@ -20,6 +20,7 @@ from torch.nn import functional as F  # noqa: N812  as everybody writes it
 
 INTERESTS = 4
 AGE_STEPS = 24  # steps of age, each twice the one before: from a second to half a year
+TINY = 1e-12
 FLOOR = 0.1  # of the mean variance: a direction with less is noise that whitening would raise
 
 
@@ -59,11 +60,14 @@ class ItemTower(nn.Module):
 
     def fit_whitening(self, vectors: Tensor) -> None:
         """Learn mean and directions from the items' vectors, (n, dim)."""
-        mean = vectors.mean(0)
-        values, directions = torch.linalg.eigh(torch.cov((vectors - mean).T))
+        exact = vectors.double()  # in float32 the decomposition need not converge where items are fewer than dims
+        mean = exact.mean(0)
+        centred = exact - mean
+        values, directions = torch.linalg.eigh(centred.T @ centred / max(1, len(exact) - 1))
         values = values.clamp(min=0.0)
+        scale = (values + FLOOR * values.mean() + TINY).rsqrt() / len(mean) ** 0.5
         self.mean.copy_(mean)
-        self.whiten.copy_(directions @ torch.diag((values + FLOOR * values.mean()).rsqrt()) @ directions.T / len(mean) ** 0.5)
+        self.whiten.copy_(directions @ torch.diag(scale) @ directions.T)
 
     def forward(self, vectors: Tensor, rows: Tensor) -> Tensor:
         """Return V' of items: vectors (n, dim), rows (n,) of the residual table, 0 for none."""
