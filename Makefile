@@ -37,7 +37,13 @@ fuzz: setup  ## 100,000 damaged events and items through a worker, each accounte
 audit: setup  ## ask about known vulnerabilities of every pinned version; says so where no service can be reached
 	@$(BIN)/python deploy/audit.py
 
+endure: setup  ## overload, Kafka away, a million events (KAFKA_HOME): memory, lag and every profile
+	$(BIN)/python -m benchmarks.endure
+
+quality: setup  ## how good lists are on a data set: make quality SET=folder
+	$(BIN)/python -m benchmarks.quality $(SET)
+
 clean:  ## remove the environment and all state
 	rm -rf .venv .headrace
 
-.PHONY: help setup demo test bench chaos fuzz audit clean
+.PHONY: help setup demo test bench chaos endure quality fuzz audit clean
