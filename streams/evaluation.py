@@ -28,6 +28,7 @@ from streams.settings import Settings, load
 from streams.trial import Trial
 
 CANDIDATES = 200
+PRODUCT = "headrace"
 FIGURES = ("recall", "ndcg", "mrr", "hit")
 KNOWN = (("0", 0, 0), ("1", 1, 1), ("2", 2, 2), ("3-5", 3, 5), ("6+", 6, np.inf))  # items of the history: label, least, most
 UNSEEN, SEEN = "unseen", "seen"
@@ -112,26 +113,23 @@ def run(
     masked: bool,
     baselines: Baselines,
     make: Make = build,
+    also: Mapping[str, Make] | None = None,
     progress: Progress = lambda share: None,
 ) -> Verdict:
-    """Ask the product and the baselines the same, and judge all of them."""
-    signals = Signals(SignalSettings(settings.trend_half_life_hours * 3_600.0, settings.popular_half_life_days * 86_400.0))
-    personalizer = make(encoder, settings, index, signals)
+    """Ask the product and the baselines the same, and judge all of them. also: the product in other forms, by name."""
     numbers, k = numbers_of(dataset), settings.list_size
+    forms = {PRODUCT: make, **(also or {})}
+    ours = {name: form(encoder, settings, index, _signals(settings)) for name, form in forms.items()}
     others = baselines(dataset)
-    parts = 1 + len(others)
-    answers = [ask_product(personalizer, trial, numbers, k, progress=lambda share: progress(share / parts))]
-    for n, other in enumerate(others, 1):
-        answers.append(
-            ask_baseline(
-                other,
-                trial,
-                dataset,
-                k,
-                masked=masked,
-                progress=lambda share, n=n: progress((n + share) / parts),  # type: ignore[misc]
-            )
-        )
+    answers: list[Answers] = []
+
+    def part(share: float) -> None:
+        progress((len(answers) + share) / (len(ours) + len(others)))
+
+    for name, personalizer in ours.items():
+        answers.append(ask_product(personalizer, trial, numbers, k, name, part))
+    for other in others:
+        answers.append(ask_baseline(other, trial, dataset, k, masked=masked, progress=part))  # noqa: PERF401  `part` counts them
     judge = _Judge(dataset, trial, index)
     return Verdict(
         dataset.name,
@@ -142,9 +140,13 @@ def run(
         int(judge.main.sum()),
         trial.start,
         len(dataset.items),
-        personalizer.model,
+        ours[PRODUCT].model,
         judge.rows(answers),
     )
+
+
+def _signals(settings: Settings) -> Signals:
+    return Signals(SignalSettings(settings.trend_half_life_hours * 3_600.0, settings.popular_half_life_days * 86_400.0))
 
 
 def simple_baselines(dataset: Dataset) -> list[Baseline]:

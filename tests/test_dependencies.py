@@ -44,6 +44,7 @@ ALLOWED = {
 }
 # What the metadata of before SPDX say, in a classifier or as free text.
 SPELLED = {
+    "3-Clause BSD License": "BSD-3-Clause",
     "Apache": "Apache-2.0",
     "Apache 2": "Apache-2.0",
     "Apache 2.0": "Apache-2.0",

@@ -1,0 +1,192 @@
+"""Train a model from beginning to end: vectors of the items, a cut in time, the fits with their progress, figures of it.
+
+Does not know where the data come from, nor how a model is fitted. Unless all events are asked for, a model learns from the
+first 70 % and is asked for what its users did in the next 10 %. The last 20 % are what `headrace evaluate` asks for.
+
+    TensorBoardMissing(RuntimeError)   curves are asked for and nothing can write them: says what to install
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from encoders import Encoder
+from encoders.device import choose, probe
+from ranking import bundle, features
+from ranking.bundle import Bundle, sealed
+from ranking.index import ItemIndex
+from ranking.train import Plan, Tell
+from streams import evaluation, report
+from streams.answers import Remembered, index_of
+from streams.catalogue import item_text
+from streams.checkpoint import Checkpoint, digest_of
+from streams.datasets import Dataset
+from streams.evaluation import Verdict
+from streams.messages import Event
+from streams.personalizer import build, load_encoder
+from streams.settings import Settings
+from streams.terminal import Show, stages
+from streams.training import Sizes, train
+from streams.trial import Trial, trial
+
+PROTOCOL = "split"
+KEPT_SETTINGS = {  # what a profile comes of
+    *("long_half_life_days", "short_half_life_hours", "avoid_half_life_days", "asked_half_life_hours"),
+    *("rating_scale", "event_weights", "text_length"),
+}
+
+
+class TensorBoardMissing(RuntimeError):  # noqa: N818  reads as what happened
+    """Curves are asked for, and nothing can write them."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked for. out: the bundle's folder; resume: where what is finished is kept; curves: TensorBoard's folder."""
+
+    out: Path
+    plan: Plan
+    sizes: Sizes
+    everything: bool = False
+    resume: Path | None = None
+    curves: Path | None = None
+
+
+def run(dataset: Dataset, order: Order, console: Console) -> Bundle:
+    """Train, save the bundle, print its figures beside those of others, and return it.
+
+    Raises TrainingError, DatasetError, EncoderError, TensorBoardMissing.
+    """
+    settings = evaluation.settings_for(dataset, dataset.k, masked=False)
+    encoder = Remembered(load_encoder(settings), settings.cache_dir / "evaluated", f"-{settings.max_tokens}-{settings.dtype}")
+    console.print(encoder.reason, markup=False)
+    asked = None if order.everything else trial(dataset, PROTOCOL, "valid")
+    known = dataset.events if asked is None else asked.known
+    with _curves(order.curves) as write, stages() as show:
+        index = index_of(dataset.items, float(dataset.events[0].at), encoder, settings, lambda share: show("items", share))
+        encoder.save()
+        made = _fit(dataset, known, order, settings, encoder, index, _teller(order.plan, show, write), console)
+        bundle.save(made, order.out)  # the figures take a while
+        if asked is None:
+            return made
+        verdict = _judge(made, dataset, asked, encoder, index, lambda share: show("figures", share))
+    made = _with_report(made, held_out=_figures(verdict))
+    bundle.save(made, order.out)
+    for table in report.tables(replace(verdict, model=made.head.version))[:2]:
+        console.print(table)
+    return made
+
+
+def plan_for(settings: Settings, seed: int, epochs: int) -> Plan:
+    """Return the plan of a training on the settings' device."""
+    return Plan(epochs=epochs, seed=seed, device=choose(settings.device, "float32", probe()).device)
+
+
+def _fit(
+    dataset: Dataset,
+    known: Sequence[Event],
+    order: Order,
+    settings: Settings,
+    encoder: Encoder,
+    index: ItemIndex,
+    tell: Tell,
+    console: Console,
+) -> Bundle:
+    """Fit on the events that are known, going on from what was finished before."""
+    kept = settings.model_dump(mode="json", include=KEPT_SETTINGS)
+    checkpoint = None
+    if order.resume is not None:
+        start = (encoder.id, features.NAMES, asdict(order.plan), asdict(order.sizes), kept, dataset.least)
+        checkpoint = Checkpoint(order.resume, digest_of(start, dataset.items, known))
+    made = train(
+        build(encoder, settings, index),
+        known,
+        dataset.is_wanted,
+        texts={item.item_id: item_text(item) for item in dataset.items},
+        sizes=order.sizes,
+        plan=order.plan,
+        settings=kept,
+        tell=tell,
+        keep=checkpoint.keep if checkpoint is not None else lambda name, make: make(),
+    )
+    if checkpoint is not None and checkpoint.found:
+        console.print(f"finished before, and taken from {order.resume}: {', '.join(checkpoint.found)}", markup=False)
+    return _with_report(made, until=float(known[-1].at), seed=order.plan.seed)
+
+
+def _judge(
+    made: Bundle,
+    dataset: Dataset,
+    asked: Trial,
+    encoder: Encoder,
+    index: ItemIndex,
+    progress: Callable[[float], None],
+) -> Verdict:
+    """Return the figures of the product with the model, without it, and of simple baselines."""
+    return evaluation.run(
+        dataset,
+        asked,
+        evaluation.settings_for(dataset, dataset.k, masked=True),
+        encoder,
+        index,
+        masked=True,
+        baselines=evaluation.simple_baselines,
+        make=evaluation.with_model(made),
+        also={"headrace, zero-shot": build},
+        progress=progress,
+    )
+
+
+def _figures(verdict: Verdict) -> dict[str, object]:
+    """Return what a bundle tells of itself: the mean recall and NDCG of each row, rounded."""
+    means = {name: {row.name: round(row.means[name].mean, 4) for row in verdict.rows} for name in ("recall", "ndcg")}
+    return {"protocol": verdict.protocol, "k": verdict.k, "lists": verdict.cases, **means}
+
+
+def _with_report(made: Bundle, **more: object) -> Bundle:
+    return sealed(msgspec.structs.replace(made.head, report={**made.head.report, **more}), made.items, made.tensors)
+
+
+def _teller(plan: Plan, show: Show, write: Tell) -> Tell:
+    """Return what shows a fit's progress and writes its curves. The towers are fitted twice: before M, and at last."""
+    seen: set[str] = set()
+
+    def tell(what: str, epoch: int, figures: dict[str, float]) -> None:
+        seen.add(what)
+        stage = "last towers" if what == "towers" and "ranker" in seen else what
+        if "share" in figures:
+            show(stage, figures["share"])
+            return
+        note = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
+        show(stage, epoch / plan.epochs, f"epoch {epoch}: {note}")
+        write(stage, epoch, figures)
+
+    return tell
+
+
+@contextmanager
+def _curves(folder: Path | None) -> Iterator[Tell]:
+    """Yield what writes figures where TensorBoard reads them."""
+    if folder is None:
+        yield lambda what, epoch, figures: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise TensorBoardMissing("--tensorboard needs tensorboard: run `pip install 'headrace[train]'`") from None
+    writer = SummaryWriter(str(folder))
+
+    def write(what: str, epoch: int, figures: dict[str, float]) -> None:
+        for name, value in figures.items():
+            writer.add_scalar(f"{what}/{name}", value, epoch)
+
+    try:
+        yield write
+    finally:
+        writer.close()
