@@ -25,18 +25,14 @@ from streams import OURS
 from streams import settings as all_settings
 from streams.broker import BrokerError, start_apache, start_embedded
 from streams.kafka import TopicError, check_topics, create_topics, topics, wait_for_broker
+from streams.model_commands import model, train
+from streams.options import AsJson, Broker, EventType, Map, Titles
 from streams.rows import Row, parse_columns, rows
 from streams.sending import delete_items, send_events, send_items
 from streams.settings import Settings
 from streams.terminal import bar
 
 KAFKA_STATE = Path(".headrace/broker")
-Broker = Annotated[
-    str | None, typer.Option("--broker", metavar="HOST:PORT", help="Kafka's address, in place of HEADRACE_BROKER.")
-]
-Map = Annotated[list[str], typer.Option("--map", metavar="OURS=THEIRS", help="A column under another name, as user_id=userId.")]
-Titles = Annotated[Path | None, typer.Option("--items", metavar="FILE", help="Titles from this file, not from the broker.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON, one object a line, for other programs.")]
 
 app = typer.Typer(
     name="headrace",
@@ -52,6 +48,8 @@ items = typer.Typer(no_args_is_help=True, help="The catalogue: load items, delet
 app.add_typer(items, name="items", rich_help_panel="Data")
 dead_letters = typer.Typer(no_args_is_help=True, help="What workers refused: look at it, and send it again after repair.")
 app.add_typer(dead_letters, name="dead-letters", rich_help_panel="Data")
+app.command(rich_help_panel="Models")(train)
+app.add_typer(model, name="model", rich_help_panel="Models")
 
 
 @app.command(rich_help_panel="Run")
@@ -297,7 +295,7 @@ def retry(
 def import_history(
     file: Annotated[Path | None, typer.Argument(help="Past events as csv, jsonl or parquet.")] = None,
     columns: Map = [],  # noqa: B006  as above
-    kind: Annotated[str | None, typer.Option("--type", help="Type of every event, for a file without a type column.")] = None,
+    kind: EventType = None,
     merge: Annotated[bool, typer.Option("--merge", help="Fold into the profiles that are there, not into none.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave rows out that are no events, and show them.")] = False,
     rebuild: Annotated[

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -34,6 +35,7 @@ from streams.pipeline import EncodeThread, Hole, Inlet, Pipeline
 from streams.settings import Settings
 from streams.signals import SignalCounter
 from streams.state import Offsets, StateFolder
+from streams.swap import Swapper
 from streams.tally import SignalsStep
 from streams.vectorize import ITEM_SLICE, CatalogueStep
 from streams.web import WebServer
@@ -55,6 +57,7 @@ class FlowApp(faust.App):  # type: ignore[misc]  # Faust is untyped to mypy here
     around: tuple[Service, ...] = ()
     metrics: Metrics
     follower: Follower
+    swapper: Swapper
     web_server: WebServer
     encoding: EncodeThread
     fences: Fences
@@ -72,6 +75,8 @@ class FlowApp(faust.App):  # type: ignore[misc]  # Faust is untyped to mypy here
         """Return what is missing before events turn into lists, None when nothing is."""
         if not self.follower.caught_up.is_set():
             return "items"
+        if not self.swapper.ready.is_set():
+            return "model"
         return None if self.owned_partitions() else "partitions"
 
     def owned_partitions(self) -> int:
@@ -119,12 +124,15 @@ def build(
     followed = (names.item_vectors, names.item_signals, names.erasures)
     app.follower = Follower(settings, followed, index, signals, erasures, state, offsets, metrics)
     app.encoding = EncodeThread()
+    ranking = ThreadPoolExecutor(1, "apply")
+    known = app.follower.caught_up.wait
+    app.swapper = Swapper(settings, names.models, personalizer, index, known, ranking, metrics)
     token = settings.web_token.get_secret_value()
     app.web_server = WebServer(settings.web_host, settings.web_port, metrics.text, app.waiting_for, token)
     web = [app.web_server] if settings.web_port else []
-    app.around = (Lease(settings.session_timeout_s), app.follower, *web)
+    app.around = (Lease(settings.session_timeout_s), app.follower, app.swapper, *web)
     metrics.watch(lambda: len(index), app.follower.lag, app.owned_partitions)
-    _add_agents(app, settings, names, personalizer, catalogue, index, signals, erasures)
+    _add_agents(app, settings, names, personalizer, catalogue, index, signals, erasures, ranking)
     return app
 
 
@@ -162,6 +170,7 @@ def _add_agents(
     index: ItemIndex,
     signals: Signals,
     erasures: Erasures,
+    ranking: Executor,
 ) -> None:
     explain = partial(_nothing_there, settings)
     events, items, interactions = (Inlet(name.name, explain) for name in (names.events, names.items, names.interactions))
@@ -190,8 +199,8 @@ def _add_agents(
     async def caught_up() -> None:
         await follower.caught_up.wait()
 
-    async def erasures_known() -> None:  # also those that an earlier owner of these partitions published just now
-        await follower.caught_up.wait()
+    async def all_known() -> None:  # erasures also that an earlier owner of these partitions published just now
+        await app.swapper.ready.wait()  # which comes after the items
         await follower.catch_up(names.erasures)
 
     def pipeline(inlet: Inlet, step: Any, most: int, backlog_most: int, depth: int = 8) -> Pipeline[Any, Any, Any]:
@@ -208,7 +217,7 @@ def _add_agents(
 
     @app.agent(app.topic(names.events.name, key_type=bytes, value_type=bytes), name="personalize")  # type: ignore[untyped-decorator]
     async def personalize(stream: Any) -> None:
-        step = Personalize(desk, personalizer, ProfileStore(table), encoding, erasures, erasures_known, partitions)
+        step = Personalize(desk, personalizer, ProfileStore(table), encoding, erasures, all_known, partitions, ranking)
         await serve(stream, pipeline(events, step, settings.batch_size, settings.backlog_batch_size))
 
     @app.agent(app.topic(names.items.name, key_type=bytes, value_type=bytes), name="catalogue")  # type: ignore[untyped-decorator]

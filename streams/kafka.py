@@ -102,6 +102,7 @@ class Topics(NamedTuple):
     item_vectors: Topic
     item_signals: Topic
     erasures: Topic
+    models: Topic
     profiles: Topic
 
 
@@ -138,6 +139,13 @@ def topics(settings: Settings) -> Topics:
         ),
         item_signals=topic("item-signals", "item_id", _compacted(), "every worker reads it whole"),
         erasures=topic("erasures", "hash of a user_id", _compacted(), "late events of erased users are told by it"),
+        models=topic(
+            f"models-{encoder_slug(settings.encoder)}",
+            "version, one of its parts, or `current`",
+            _compacted(),
+            "every worker ranks with the current one",
+            partitions=1,
+        ),
         # Faust names it, without the prefix. Retention here would delete profiles of users who were away.
         profiles=Topic(
             f"{settings.app_id}-{profiles_table(settings)}-changelog",

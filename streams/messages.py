@@ -7,11 +7,12 @@ a missing field or an impossible value raises `BadMessage`, whose text is the re
     NewerMessage(RuntimeError)  raised by the other decoders; this process has to be upgraded
 
 What producers send and consumers get has no version: fields are only ever added. What workers write for each other, and stays
-(`Interactions`, `ItemVector`, `ItemSignal`, `Erasure`), has a format, 1 where none is given. A field that older readers may
-ignore is added under the same format. One that they may not ignore takes a new format, in two releases: the first reads it
-and still writes the old one, the second writes it. So workers of two releases in a row run side by side. One that meets a
-newer format is further behind: left out, the message would be an item missing from lists, a count that its own then replaces,
-or an erased user's event let back in, and nobody would know. So it ends, with nothing acknowledged, and says what to do.
+(`Interactions`, `ItemVector`, `ItemSignal`, `Erasure`, and the three of models), has a format, 1 where none is given. A field
+that older readers may ignore is added under the same format. One that they may not ignore takes a new format, in two
+releases: the first reads it and still writes the old one, the second writes it. So workers of two releases in a row run side
+by side. One that meets a newer format is further behind: left out, the message would be an item missing from lists, a count
+that its own then replaces, or an erased user's event let back in, and nobody would know. So it ends, with nothing
+acknowledged, and says what to do. A model of a newer format is refused alone: the one in service goes on.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -169,6 +170,34 @@ class Erasure(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=
     format: Format = 1
 
 
+class ModelPart(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+    """A piece of one file of a model. Compacted topic `models-<encoder>`, key `<version>/<file>/<number>`."""
+
+    content: Annotated[bytes, msgspec.Meta(description="base64")]
+    format: Format = 1
+
+
+class ModelVersion(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+    """A model that can be used, all its parts being there. Same topic, key the version."""
+
+    at: Annotated[float, msgspec.Meta(description="Unix seconds it was published")]
+    encoder: str
+    parts: Annotated[
+        dict[str, tuple[str, ...]], msgspec.Meta(description="file -> the BLAKE2b-128 of each of its parts' contents, in order")
+    ]
+    report: Annotated[dict[str, Any], msgspec.Meta(description="figures of the training")] = {}
+    format: Format = 1
+
+
+class ModelInUse(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+    """Which model workers are to rank with. Same topic, key `current`."""
+
+    version: Annotated[str, msgspec.Meta(description="of a ModelVersion, or 'zero-shot'")]
+    before: Annotated[str, msgspec.Meta(description="the version that was in use before this one")]
+    at: Annotated[float, msgspec.Meta(description="Unix seconds it was asked for")]
+    format: Format = 1
+
+
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A message that could not be processed. Topic `dead-letters`, key its place, as `events[1]@42`."""
 
@@ -187,7 +216,10 @@ class _Stamp(msgspec.Struct):
 
 
 # The newest format that is read. What is written is what an `encode`d struct says, and never newer.
-READS: dict[type[msgspec.Struct], int] = {Interactions: 1, ItemVector: 1, ItemSignal: 1, Erasure: 1}
+READS: dict[type[msgspec.Struct], int] = {
+    **{Interactions: 1, ItemVector: 1, ItemSignal: 1, Erasure: 1},
+    **{ModelPart: 1, ModelVersion: 1, ModelInUse: 1},
+}
 _event_decoder = msgspec.json.Decoder(Event)
 _item_decoder = msgspec.json.Decoder(Item)
 _encoder = msgspec.json.Encoder()
@@ -261,6 +293,9 @@ decode_interactions = _decoder_of(Interactions)
 decode_vector = _decoder_of(ItemVector)
 decode_signal = _decoder_of(ItemSignal)
 decode_erasure = _decoder_of(Erasure)
+decode_part = _decoder_of(ModelPart)
+decode_version = _decoder_of(ModelVersion)
+decode_in_use = _decoder_of(ModelInUse)
 
 
 def check_id(name: str, value: str) -> None:

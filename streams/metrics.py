@@ -46,6 +46,11 @@ class Metrics:
         )
         self.index_items = Gauge("headrace_index_items", "Items in the index", registry=registry)
         self.follower_lag = Gauge("headrace_follower_lag_records", "Item records not applied yet", registry=registry)
+        self.model = Gauge("headrace_model_info", "1 for the model that ranks", ["version"], registry=registry)
+        self.swaps = Counter("headrace_model_swaps", "Models that took another's place", registry=registry)
+        self.models_refused = Counter(
+            "headrace_models_refused", "Models, or messages about them, that could not be used", registry=registry
+        )
         self.partitions = Gauge("headrace_partitions", "Partitions of events that this worker owns", registry=registry)
 
     def watch(self, index_items: Callable[[], int], lag: Callable[[], int], partitions: Callable[[], int]) -> None:

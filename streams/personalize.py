@@ -15,7 +15,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -93,7 +93,7 @@ class Sent(NamedTuple):
 
 
 class Personalize:
-    """Events to profiles and lists."""
+    """Events to profiles and lists. applying: one thread, that of everything that folds and ranks."""
 
     def __init__(
         self,
@@ -104,6 +104,7 @@ class Personalize:
         erasures: Erasures,
         ready: Callable[[], Awaitable[None]],
         partitions: int,
+        applying: Executor,
     ) -> None:
         self.desk, self.personalizer, self.store, self.encoding = desk, personalizer, store, encoding
         self.erasures, self.screen = erasures, Screen(erasures, partitions)
@@ -113,7 +114,7 @@ class Personalize:
         self._ticket = 0
         self._is_assigned = False  # once it was
         self._witness: Sourced | None = None
-        self._applying = ThreadPoolExecutor(1, "apply")
+        self._applying = applying
         self._writing = ThreadPoolExecutor(1, "write")
 
     async def ready(self) -> None:

@@ -15,16 +15,17 @@ from streams.kafka import Topic, topics
 from streams.settings import EVENT_WEIGHTS, PREFIX, Settings
 
 DOCS = Path(__file__).parent.parent / "docs"
-# Each topic: its place in Topics, its message, whether we read ("receive") or write ("send") it, whether it is ours alone.
+# Each topic: its place in Topics, its messages, whether we read ("receive") or write ("send") it, whether it is ours alone.
 CHANNELS = (
-    ("events", messages.Event, "receive", False),
-    ("items", messages.Item, "receive", False),
-    ("recommendations", messages.RecommendationList, "send", False),
-    ("dead_letters", messages.DeadLetter, "send", False),
-    ("interactions", messages.Interactions, "send", True),
-    ("item_vectors", messages.ItemVector, "send", True),
-    ("item_signals", messages.ItemSignal, "send", True),
-    ("erasures", messages.Erasure, "send", True),
+    ("events", (messages.Event,), "receive", False),
+    ("items", (messages.Item,), "receive", False),
+    ("recommendations", (messages.RecommendationList,), "send", False),
+    ("dead_letters", (messages.DeadLetter,), "send", False),
+    ("interactions", (messages.Interactions,), "send", True),
+    ("item_vectors", (messages.ItemVector,), "send", True),
+    ("item_signals", (messages.ItemSignal,), "send", True),
+    ("erasures", (messages.Erasure,), "send", True),
+    ("models", (messages.ModelVersion, messages.ModelPart, messages.ModelInUse), "send", True),
 )
 
 
@@ -89,10 +90,9 @@ def asyncapi_page() -> str:
 def asyncapi() -> dict[str, Any]:
     """Return the AsyncAPI 3.0 document of the topics, names and partitions as the default settings have them."""
     named = topics(Settings.model_construct())
-    public = [(getattr(named, place), struct, action, internal) for place, struct, action, internal in CHANNELS]
-    _, schemas = msgspec.json.schema_components(
-        [struct for _, struct, _, _ in public], ref_template="#/components/schemas/{name}"
-    )
+    public = [(getattr(named, place), structs, action, internal) for place, structs, action, internal in CHANNELS]
+    each = [(topic, struct) for topic, structs, _, _ in public for struct in structs]
+    _, schemas = msgspec.json.schema_components([struct for _, struct in each], ref_template="#/components/schemas/{name}")
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -102,27 +102,27 @@ def asyncapi() -> dict[str, Any]:
             "murmur2 as Kafka's Java client does. Unknown fields are ignored; what does not fit becomes a dead letter.",
         },
         "defaultContentType": "application/json",
-        "channels": {_id(topic): _channel(topic, struct, internal) for topic, struct, _, internal in public},
+        "channels": {_id(topic): _channel(topic, structs, internal) for topic, structs, _, internal in public},
         "operations": {f"{action}-{_id(topic)}": _operation(topic, action) for topic, _, action, _ in public},
         "components": {
-            "messages": {struct.__name__: _message(topic, struct) for topic, struct, _, _ in public},
+            "messages": {struct.__name__: _message(topic, struct) for topic, struct in each},
             "schemas": schemas,
         },
     }
 
 
 def _id(topic: Topic) -> str:
-    return "item-vectors" if topic.name.startswith("item-vectors-") else topic.name
+    return next((name for name in ("item-vectors", "models") if topic.name.startswith(f"{name}-")), topic.name)
 
 
-def _channel(topic: Topic, struct: type[msgspec.Struct], internal: bool) -> dict[str, Any]:
+def _channel(topic: Topic, structs: tuple[type[msgspec.Struct], ...], internal: bool) -> dict[str, Any]:
     config: dict[str, Any] = {"cleanup.policy": topic.config["cleanup.policy"].split(",")}
     if "retention.ms" in topic.config:
         config["retention.ms"] = int(topic.config["retention.ms"])
     channel: dict[str, Any] = {
         "address": topic.name,
-        "description": f"{(struct.__doc__ or '').splitlines()[0]} Kept ({topic.config['cleanup.policy']}): {topic.why}.",
-        "messages": {struct.__name__: {"$ref": f"#/components/messages/{struct.__name__}"}},
+        "description": f"{(structs[0].__doc__ or '').splitlines()[0]} Kept ({topic.config['cleanup.policy']}): {topic.why}.",
+        "messages": {struct.__name__: {"$ref": f"#/components/messages/{struct.__name__}"} for struct in structs},
         "bindings": {"kafka": {"partitions": topic.partitions, "topicConfiguration": config, "bindingVersion": "0.5.0"}},
     }
     return {**channel, "x-internal": True} if internal else channel

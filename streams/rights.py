@@ -30,7 +30,7 @@ class Needed(NamedTuple):
 def worker_rights(settings: Settings) -> Rights:
     """Return what a worker does with each topic. It also reads its group, and writes by the names of `fence_prefix`."""
     named = topics(settings)
-    only_read, only_written = (named.items.name,), (named.recommendations.name, named.dead_letters.name)
+    only_read, only_written = (named.items.name, named.models.name), (named.recommendations.name, named.dead_letters.name)
     return {
         topic.name: [
             *([READ] if topic.name not in only_written else []),
@@ -45,7 +45,7 @@ def command_rights(settings: Settings) -> Mapping[str, Needed]:
     """Return what each command needs that goes beyond a producer and a reader."""
     named = topics(settings)
     events, items, letters = named.events.name, named.items.name, named.dead_letters.name
-    vectors, profiles = named.item_vectors.name, named.profiles.name
+    vectors, profiles, models = named.item_vectors.name, named.profiles.name, named.models.name
     erasing: Rights = {events: [WRITE], letters: [READ, WRITE]}
     importing: Rights = {
         **{topic.name: [DESCRIBE] for topic in named},  # each is checked before the first is written to
@@ -59,7 +59,11 @@ def command_rights(settings: Settings) -> Mapping[str, Needed]:
         "erase --wait": Needed(erasing, group=DESCRIBE),
         "import": Needed(importing, group=DESCRIBE),
         "items load --wait": Needed({items: [WRITE], vectors: [READ]}),
+        "model list": Needed({models: [READ]}),
+        "model publish": Needed({models: [READ, WRITE]}),
+        "model use": Needed({models: [READ, WRITE]}),
         "profile": Needed({profiles: [READ]}),
+        "train --from-topics": Needed({items: [READ], events: [READ], named.erasures.name: [READ]}),
         "topics --create": Needed({topic.name: [CREATE, DESCRIBE] for topic in named}),
     }
 

@@ -27,7 +27,10 @@ from streams.settings import PREFIX, Settings, load
 
 ROOT = Path(__file__).parents[1]
 USERS = ("producer", "worker", "reader")
-OPERATORS = ("reviewer", "repairer", "eraser", "importer", "loader", "viewer", "creator")  # they come in by PLAIN
+OPERATORS = (  # they come in by PLAIN
+    *("reviewer", "repairer", "eraser", "importer", "loader", "viewer", "creator"),
+    *("lister", "publisher", "chooser", "trainer"),
+)
 KEY_PASSWORD = "canary-key-0123456789"
 SCRAM_LOGIN = "org.apache.kafka.common.security.scram.ScramLoginModule required"
 PLAIN_LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"

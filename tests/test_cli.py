@@ -89,6 +89,11 @@ COMMANDS = [
     "items count",
     "dead-letters list",
     "dead-letters retry",
+    "train",
+    "model publish",
+    "model use",
+    "model list",
+    "model show",
 ]
 
 

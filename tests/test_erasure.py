@@ -9,6 +9,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -163,7 +164,8 @@ class Worker:
         self.purged: list[str] = []
         self.metrics = Metrics()
         desk = Desk(self, TOPICS, self.metrics)  # type: ignore[arg-type]
-        self.step = Personalize(desk, CountingPersonalizer(), self, encoding, erasures, self._ready, 1)  # type: ignore[arg-type]
+        given = (self, encoding, erasures, self._ready, 1, ThreadPoolExecutor(1))
+        self.step = Personalize(desk, CountingPersonalizer(), *given)  # type: ignore[arg-type]
         self._keep: int | None = None
 
     async def _ready(self) -> None:

@@ -236,6 +236,9 @@ KEPT = (
     (messages.ItemVector(item_id="i", title="I", vector=b"", encoder="e", text_hash="h", at=NOW), messages.decode_vector),
     (messages.ItemSignal(item_id="i", at=NOW, recent=1.0, steady=1.0), messages.decode_signal),
     (messages.Erasure(at=NOW, partition=0, offset=1), messages.decode_erasure),
+    (messages.ModelPart(content=b"m"), messages.decode_part),
+    (messages.ModelVersion(at=NOW, encoder="e", parts={"f": ("d",)}), messages.decode_version),
+    (messages.ModelInUse(version="v", before="zero-shot", at=NOW), messages.decode_in_use),
 )
 
 

@@ -16,6 +16,8 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 from secured import GRANTS, OPERATORS, Right, Secured, granted, refusal, without
 
+from ranking import bundle
+from ranking.bundle import Head, sealed
 from streams.erasure import key_of
 from streams.kafka import connection, open_admin, open_producer, topics
 from streams.messages import DeadLetter, Erasure, encode
@@ -32,7 +34,12 @@ COMMANDS = {
     "loader": "items load --wait",
     "viewer": "profile",
     "creator": "topics --create",
+    "lister": "model list",
+    "publisher": "model publish",
+    "chooser": "model use",
+    "trainer": "train --from-topics",
 }
+MODEL = sealed(Head(encoder="hashing-256", dim=256, kinds=(), features=(), shape={}), (), {})
 OPS = load(encoder="hashing", topic_prefix="ops.", app_id="ops", partitions=1)
 GRANTED = granted("Rights of commands", prefix="ops.", app="ops")
 
@@ -41,6 +48,7 @@ def arguments(user: str, folder: Path) -> list[str]:
     """Return the command line of an operator's command, its file written."""
     items, events = folder / "items.jsonl", folder / "events.jsonl"
     items.write_text(json.dumps({"item_id": "pot", "title": "Tea pot"}))
+    bundle.save(MODEL, folder)
     events.write_text(json.dumps({"user_id": "ann", "type": "click", "item_id": "tea", "at": 1e9}))
     return {
         "reviewer": ["dead-letters", "list", "--json"],
@@ -50,6 +58,10 @@ def arguments(user: str, folder: Path) -> list[str]:
         "loader": ["items", "load", str(items), "--wait"],
         "viewer": ["profile", "ann"],
         "creator": ["topics", "--create"],
+        "lister": ["model", "list"],
+        "publisher": ["model", "publish", str(folder)],
+        "chooser": ["model", "use", "zero-shot"],
+        "trainer": ["train", "--from-topics", "--out", str(folder)],
     }[user]
 
 
@@ -90,6 +102,13 @@ def test_each_command_works_with_its_rights_and_uses_every_one(
     assert run("importer") == "1 events folded, 0 known already, 1 profiles written\n"
     assert run("importer").startswith("0 events folded, 1 known already,")  # from the profile that is there now
     assert "1 event" in run("viewer")
+    assert run("publisher") == f"model {MODEL.head.version} is published\n"
+    assert MODEL.head.version in run("lister")
+    assert run("chooser").startswith("workers rank with zero-shot from now on")
+    done = headrace_as(
+        secured.operator("trainer"), *arguments("trainer", tmp_path)
+    )  # with all its rights, from hardly an event
+    assert (done.returncode, "may not" in done.stderr) == (2, False)
     assert run("creator").endswith("created: none\n")  # the fixture had it make them all
     eventually(lambda: GRANTED - secured.allowed(), lambda needless: not needless, 10)
 
