@@ -98,7 +98,7 @@ def test_what_is_needed_stays(numbers: list[int], data: st.DataObject) -> None:
     shelf.take(CURRENT, encode(in_use))
     gone = shelf.superfluous()
     assert not {in_use.version, in_use.before, *list(shelf.versions)[-KEEP:]} & set(gone)
-    for key, _ in models.deletions(shelf.versions, gone):
+    for key, _ in list(models.deletions(shelf.versions, gone)):
         shelf.take(key, None)
     assert len(shelf.versions) <= KEEP + 2
     assert shelf.superfluous() == []
