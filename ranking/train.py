@@ -67,7 +67,7 @@ class Ranked:
 class Plan:
     """How to fit. Seconds are no part of it: the same plan and data give the same model."""
 
-    epochs: int = 20
+    epochs: int = 12
     patience: int = 3
     batch: int = 512
     rate: float = 1e-3

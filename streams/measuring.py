@@ -21,6 +21,7 @@ from streams.datasets import Dataset
 from streams.evaluation import Baselines, Verdict
 from streams.messages import Event
 from streams.personalizer import build, load_encoder
+from streams.settings import Settings
 from streams.terminal import bar
 from streams.training import train
 from streams.trial import Part, trial
@@ -38,7 +39,7 @@ def measure(
 ) -> dict[str, Verdict]:
     """Run a set's protocols, or the one named, and print tables; return what stands before its figures' names -> the verdict.
 
-    model: a bundle's folder. learn: whether to train one, for each protocol on the events that all its cases know. Without
+    model: a bundle's folder. learn: whether to train one, for each table, on the events that all its cases know. Without
     either the zero-shot model ranks. Raises DatasetError, BundleError, EncoderError, TrainingError.
     """
     given = bundle.load(model) if model is not None else None
@@ -49,12 +50,11 @@ def measure(
         index = index_of(dataset.items, float(dataset.events[0].at), encoder, base, progress)
     verdicts: dict[str, Verdict] = {}
     for number, name in enumerate([protocol] if protocol else dataset.protocols):
-        known = trial(dataset, name, part).known
-        ranked_by = trained(dataset, known, encoder, index, console) if learn else given
         for masked in (False, True) if dataset.both_masks else (True,):
             prefix = f"{f'{name}_' if number else ''}{'masked_' if masked and dataset.both_masks else ''}"
             settings = evaluation.settings_for(dataset, dataset.k, masked=masked)
             asked = trial(dataset, name, part, again=not masked)
+            ranked_by = trained(dataset, asked.known, settings, encoder, index, console) if learn else given
             with bar(f"{name}, {'masked' if masked else 'not masked'}") as progress:
                 verdict = evaluation.run(
                     dataset,
@@ -74,9 +74,10 @@ def measure(
     return verdicts
 
 
-def trained(dataset: Dataset, known: Sequence[Event], encoder: Encoder, index: ItemIndex, console: Console) -> Bundle:
-    """Return a model of known events, in time order. Raises TrainingError."""
-    settings = evaluation.settings_for(dataset, dataset.k, masked=False)
+def trained(
+    dataset: Dataset, known: Sequence[Event], settings: Settings, encoder: Encoder, index: ItemIndex, console: Console
+) -> Bundle:
+    """Return a model of known events, in time order, for lists as the settings ask for. Raises TrainingError."""
     texts = {item.item_id: item_text(item) for item in dataset.items}
     with bar("training") as progress:
 

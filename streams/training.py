@@ -26,7 +26,6 @@ from ranking.links import History, Links
 from ranking.lists import CHUNK
 from ranking.profile import MAX_TOUCHES, Profile, key_of, new_profile, pack
 from ranking.queries import queries
-from ranking.ranker import is_allowed
 from ranking.snapshots import Snapshots, snapshots
 from ranking.towers import Shape, Towers
 from ranking.train import Examples, Plan, Ranked, Tell, fit_ranker, fit_towers, new_towers, whitened
@@ -44,7 +43,8 @@ FEWEST = 100
 SESSION_S = 1_800.0  # without an event, after which the next one begins a session
 NEVER = float("-inf")
 LISTS_AT_ONCE = 64
-NEXT = 20  # next items of a user that are targets
+NEXT = 20  # next items of a user that are targets of the towers
+HORIZON = 50  # and of M: a list is looked at for a while
 
 
 Fitted = tuple[dict[str, NDArray[Any]], int]  # tensors, and the epoch they are of
@@ -65,6 +65,7 @@ class Sizes:
     examples: int = MOST_EXAMPLES
     lists: int = MOST_LISTS
     next_items: int = NEXT
+    horizon: int = HORIZON
     width: int = 96
     hidden: int = 32
 
@@ -267,9 +268,8 @@ class _Training:
         for place in range(end - 1, start - 1, -1):
             if place in self.wanted:
                 user = self.events[place].user_id
-                asked[place] = after[user] = tuple(dict.fromkeys((self.wanted[place], *after.get(user, ()))))[
-                    : self.sizes.next_items
-                ]
+                later = dict.fromkeys((self.wanted[place], *after.get(user, ())))
+                asked[place] = after[user] = tuple(later)[: self.sizes.horizon]
         return asked
 
     def _most_touched(self) -> list[int]:
@@ -312,28 +312,28 @@ class _Training:
         places = [place for place, _ in events]
         profiles = self.replay.profiles([event.user_id for _, event in events])
         at = [float(event.at) for _, event in events]
-        targets = np.full((len(events), self.sizes.next_items), NOWHERE, np.int32)
+        targets = np.full((len(events), self.sizes.horizon), NOWHERE, np.int32)
         for i, place in enumerate(places):
             targets[i, : len(asked[place])] = asked[place]
         model = self.personalizer.maker.model
         with self.index.lock:
             found = queries(profiles, min(at), self.index, self.personalizer.maker.half_lives)
             self._read.append(snapshots(profiles, at, self.index, self.numbers, found.vectors, found.strength))
-            self._targets.append(targets)
+            self._targets.append(targets[:, : self.sizes.next_items])
             own = [i for i, place in enumerate(places) if place in lists]
             if own and isinstance(model, Learned):
                 self._lists.append(self._list([profiles[i] for i in own], targets[own], min(at), model))
 
     def _list(self, profiles: list[Profile], wanted: NDArray[np.int32], at: float, model: Learned) -> Ranked:
         maker = self.personalizer.maker
-        read, found, among, _, scores = maker.scored(profiles, at)
+        read, found, among, allowed, scores = maker.scored(profiles, at)
         assert read is not None  # a learned model reads
         named, _ = model.features(read, found, among, scores, at, maker.index, maker.signals)
         return Ranked(
             named.astype(np.float16),
             among.slots.astype(np.int32),
             read.users,
-            is_allowed(among.slots, maker.index),
+            allowed,
             ((among.slots[:, :, None] == wanted[:, None, :]) & (wanted[:, None, :] != NOWHERE)).any(axis=2),
         )
 
