@@ -204,6 +204,23 @@ def line(found: Sequence[Found], seconds: float) -> str:
     return msgspec.json.encode({**said, "seconds": round(seconds, 1)}).decode()
 
 
+def read(said: str) -> list[Found]:
+    """Return what a line of JSON tells, so that runs of their own are drawn in one plot."""
+    late = {word: delay_s for delay_s, word in WORDS.items()}
+    found = []
+    for name, each in msgspec.json.decode(said).items():
+        if name != "seconds":
+            own = [(dial, late[word], row) for dial, part in each.pop("figures").items() for word, row in part.items()]
+            found.append(Found(dataset=name, **each, rows=[_row(dial, delay_s, row) for dial, delay_s, row in own]))
+    return found
+
+
+def _row(dial: str, delay_s: float, figures: dict[str, list[float]]) -> Row:
+    none = [0.0, 0.0, 0.0]
+    named = (f"recall@{K}", f"ndcg@{K}", "recall_less", "ndcg_less")
+    return Row(dial, delay_s, *(Interval(*figures.get(name, none)) for name in named))
+
+
 def draw(found: Sequence[Found], path: Path) -> None:
     """Write recall by delay as PNG, a panel for each stream. Raises ReportError without matplotlib."""
     try:
@@ -238,6 +255,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cases", type=int, default=0, help="ask so many of the questions, drawn once; all when left out")
     parser.add_argument("--every", type=int, default=256, help="cases that a version of the model learns from")
     parser.add_argument("--report", type=Path, help="write the plot to this PNG")
+    parser.add_argument("--beside", type=Path, help="a file with an earlier run's line of JSON: its streams are drawn too")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     return parser.parse_args()
 
@@ -256,7 +274,8 @@ def main() -> None:
             found.append(bench.measure(base, given.cases, given.every, frozen=given.frozen))
             console.print(table(found[-1]))
         if given.report:
-            draw(found, given.report)
+            earlier = read(given.beside.read_text("utf-8").splitlines()[-1]) if given.beside else []
+            draw([*earlier, *found], given.report)
     except (DatasetError, BundleError, TrainingError, ReportError) as error:
         sys.exit(f"freshness: {error}")
     if given.json:

@@ -212,7 +212,9 @@ def test_the_table_the_line_and_the_plot_tell_what_was_found(tmp_path: Path) -> 
     less = said["profile"]["1 hour"]["recall_less"]
     assert less[1] <= less[0] <= less[2] < 0.0
     assert less[0] == pytest.approx(said["profile"]["1 hour"]["recall@20"][0] - said["fresh"]["at once"]["recall@20"][0])
-    freshness.draw([found, found], tmp_path / "plots" / "both.png")
+    (again,) = freshness.read(freshness.line([found], 1.0))
+    assert freshness.line([again], 1.0) == freshness.line([found], 1.0)
+    freshness.draw([found, again], tmp_path / "plots" / "both.png")
     content = (tmp_path / "plots" / "both.png").read_bytes()
     assert content.startswith(b"\x89PNG")
     assert len(content) < 100_000
