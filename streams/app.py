@@ -21,7 +21,7 @@ from mode import Service
 
 from ranking.index import ItemIndex
 from ranking.signals import Signals
-from streams.batching import BatchConsumer, Outbox, ProfileStore, die, forgetful, serve
+from streams.batching import BatchConsumer, Outbox, ProfileStore, die, forgetful, producer_of, serve
 from streams.catalogue import Catalogue
 from streams.desk import Desk
 from streams.erasure import Erasures
@@ -192,7 +192,7 @@ def _add_agents(
             options=dict(ROCKSDB),
         )
     )
-    outbox = Outbox(lambda: app.producer._producer, {names.profiles.name: fences.producer})
+    outbox = Outbox(lambda: producer_of(app), {names.profiles.name: fences.producer})
     desk = Desk(outbox, names, app.metrics)
     follower, encoding, partitions = app.follower, app.encoding, settings.partitions
 

@@ -72,6 +72,11 @@ def die(what: str, error: BaseException | None = None) -> NoReturn:
     os._exit(EXIT_UNACKNOWLEDGED)
 
 
+def producer_of(app: Any) -> Any:
+    """Return aiokafka's producer under that of a Faust app, None before it has started."""
+    return app.producer._producer
+
+
 class SigningThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust is untyped to mypy here
     """The thread of aiokafka's consumer, which writes a name beside every offset that it commits."""
 

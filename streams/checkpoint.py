@@ -1,7 +1,7 @@
 """What a training has finished, kept in a folder, so that one that was cut off does not do it again.
 
 Does not know what is fitted. Files are named by a digest of all that the training starts from: another history, encoder or
-plan finds nothing, and the same one comes to the same model, cut off or not.
+plan finds nothing.
 """
 
 from __future__ import annotations

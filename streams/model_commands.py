@@ -34,7 +34,7 @@ def train(
     everything: Annotated[
         bool, typer.Option("--all", help="Learn from all events, with none left to measure on: for the model to publish.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed and data give the same model.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="In one thread, the same seed and data give the same model.")] = 1,
     epochs: Annotated[int, typer.Option(min=2, help="At most; a fit ends earlier when it gets no better.")] = 30,
     width: Annotated[int, typer.Option(min=8, help="Width of the towers, an even number.")] = 96,
     resume: Annotated[

@@ -23,8 +23,12 @@ class Show(Protocol):
 @contextmanager
 def bar(doing: str) -> Iterator[Callable[[float], None]]:
     """Show a bar for the block and yield what sets the share done, 0-1."""
+    console = Console(stderr=True)
+    if not console.is_terminal:  # rich would write an empty line
+        yield lambda share: None
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(doing, total=1.0)
         yield lambda share: progress.update(task, completed=share)
 

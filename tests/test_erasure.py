@@ -332,7 +332,7 @@ def test_a_batch_keeps_nothing_of_an_erased_user_in_memory(encoding: EncodeThrea
         await worker.run(list(log))
         assert worker.step._witness is None
         assert len(worker.step._overlay) == 0
-        assert worker.step._partition.cache_info().currsize == 0
+        assert worker.step.screen.partition.cache_info().currsize == 0
         assert len(logs[TOPICS.dead_letters.name]) == 1
         worker.close()
 
