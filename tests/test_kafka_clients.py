@@ -143,10 +143,11 @@ def test_topic_names_and_policies() -> None:
         named.item_vectors.name,
         "p.item-signals",
         "p.erasures",
+        named.models.name,
         named.profiles.name,
     }
     assert not any("retention.ms" in topic.config for topic in named if topic.compacted)
-    assert {topic.partitions for topic in named if topic != named.dead_letters} == {3}
+    assert {topic.partitions for topic in named if topic not in (named.dead_letters, named.models)} == {3}
     of_users = [named.recommendations, named.dead_letters, named.profiles]
     assert all({"max.compaction.lag.ms", "cleanup.policy"} <= topic.config.keys() for topic in of_users)
 
