@@ -217,7 +217,7 @@ def model_of(dataset: Dataset, replay: Replay, known: int, folder: Path | None) 
 def measure(given: argparse.Namespace, dataset: Dataset, console: Console) -> Run:
     """Train or read the model, and replay."""
     events = dataset.events[: int(given.until * len(dataset.events))]
-    known = int(TRAINED * len(dataset.events))
+    known = int(given.known * len(dataset.events))
     settings = evaluation.settings_for(dataset, K, masked=True)
     encoder = Remembered(load_encoder(settings), settings.cache_dir / "evaluated", f"-{settings.max_tokens}-{settings.dtype}")
 
@@ -251,6 +251,7 @@ def main() -> None:
     parser.add_argument("set", help="a folder of --data, or a path to one")
     parser.add_argument("--data", type=Path, default=Path(), help="the folder that named sets are in")
     parser.add_argument("--model", type=Path, help="the folder to read the trained model from, or to keep it in")
+    parser.add_argument("--known", type=float, default=TRAINED, help="share of the events that the model is trained on")
     parser.add_argument("--until", type=float, default=1.0, help="share of the events after which the replay ends")
     parser.add_argument("--poison", type=float, default=0.0, help="share of bots' events in their span, as .1")
     parser.add_argument("--poison-item", default="", help="what bots want; the set's first item when left out")

@@ -182,6 +182,14 @@ def test_lists_are_written_down_as_they_are_ranked() -> None:
         assert own.figures([first]).ndcg[0] == 1.0
 
 
+def test_equals_share_their_places() -> None:
+    """A model that tells nothing apart is not taken for one that ranks everything first."""
+    own = Learner(by_hand({}), world().maker.index)
+    alike = example("u", NOW, shown(range(20)), 3, [], {})
+    assert alike is not None
+    np.testing.assert_allclose(own.figures([alike]).ndcg, [1.0 / np.log2(9.5 + 2.0)], rtol=1e-6)
+
+
 def test_a_model_without_a_ranker_is_refused() -> None:
     """The zero-shot model, and a bundle without M, say what to do."""
     with pytest.raises(OnlineError, match="headrace train"):
