@@ -154,6 +154,17 @@ def worker(broker: Broker = None) -> None:
     raise typer.Exit(run_worker(all_settings.load(broker=broker)))
 
 
+@app.command(rich_help_panel="Run")
+def learn(broker: Broker = None) -> None:
+    """Learn from what users do with their lists, and publish each model that is better, until Ctrl-C. See docs/learning.md.
+
+    Example: HEADRACE_STATE_DIR=.headrace/learn headrace learn
+    """
+    from streams.learn import run_learner
+
+    raise typer.Exit(run_learner(all_settings.load(broker=broker)))
+
+
 @app.command(rich_help_panel="Data")
 def produce(
     file: Annotated[

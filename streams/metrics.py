@@ -62,3 +62,18 @@ class Metrics:
     def text(self) -> bytes:
         """Return all metrics as Prometheus reads them."""
         return generate_latest(self.registry)
+
+
+class LearnMetrics:
+    """The metrics of a process that learns, beside those of what it follows."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        registry = metrics.registry
+        self.examples = Counter("headrace_learn_examples", "Lists joined with a touch", registry=registry)
+        self.left_out = Counter(
+            "headrace_learn_left_out", "Lists and events that were not learnt from, by reason", ["reason"], registry=registry
+        )
+        self.versions = Counter("headrace_learn_versions", "Versions tested, by outcome", ["outcome"], registry=registry)
+        self.published = Counter("headrace_learn_published", "Versions put into service", registry=registry)
+        self.gain = Gauge("headrace_learn_gain_nats", "Log-loss that the last tested version gained", registry=registry)
+        self.open = Gauge("headrace_learn_open_lists", "Lists whose user may still act on them", registry=registry)

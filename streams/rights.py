@@ -68,6 +68,28 @@ def command_rights(settings: Settings) -> Mapping[str, Needed]:
     }
 
 
+def learner_rights(settings: Settings) -> Rights:
+    """Return what `headrace learn` does with each topic. It also reads its group, by the name of `learner_group`."""
+    named = topics(settings)
+    read = (named.events, named.recommendations, named.item_vectors, named.item_signals, named.erasures, named.profiles)
+    return {
+        **{topic.name: [DESCRIBE] for topic in named},
+        **{topic.name: [READ] for topic in read},
+        named.models.name: [READ, WRITE],
+    }
+
+
+def learner_group(settings: Settings) -> str:
+    """Return the group whose offsets `headrace learn` reads on from."""
+    return f"{settings.app_id}-learn"
+
+
+def check_learner_rights(settings: Settings) -> None:
+    """Raise RightsError, which names them all, when the user lacks rights that `headrace learn` needs."""
+    if settings.security_protocol != "PLAINTEXT":
+        _refuse(settings, _lacking(settings, Needed(learner_rights(settings))))
+
+
 def fence_prefix(settings: Settings) -> str:
     """Return what the transactional ids begin with that keep earlier owners of a partition out (`streams.fence`)."""
     return f"{topics(settings).profiles.name}-"

@@ -265,6 +265,52 @@ class Settings(BaseSettings):
         le=3650,
     )
 
+    # Learning
+    learn_window_minutes: float = setting(
+        60.0,
+        "How long after an event its list is joined with what the user does next, by the events' time.",
+        group="Learning",
+        unit="minutes",
+        gt=0,
+        le=525_600,
+    )
+    learn_round_minutes: float = setting(
+        30.0,
+        "After how much of the events' time what was learnt is tested, and published when it is better.",
+        group="Learning",
+        unit="minutes",
+        gt=0,
+        le=525_600,
+    )
+    learn_users: int = setting(
+        100,
+        "Users held out of learning in each round, at least; a round goes on until there are so many.",
+        group="Learning",
+        unit="users",
+        ge=20,
+        le=100_000,
+    )
+    learn_risk: float = setting(
+        0.05,
+        "Share of versions no better than the one in service that the test lets through, at most.",
+        group="Learning",
+        gt=0,
+        le=0.5,
+    )
+    learn_rate: float = setting(
+        0.001, "The most that a step of learning moves a weight of the ranker by.", group="Learning", gt=0, le=0.1
+    )
+    learn_unseen: float = setting(
+        0.9,
+        "What a place of a list counts, relative to the one above, below the one that was touched; 1 is alike.",
+        group="Learning",
+        ge=0.1,
+        le=1,
+    )
+    learn_share: float = setting(
+        1.0, "Share of the lists that are learnt from, drawn by their id: a list costs some ms.", group="Learning", gt=0, le=1
+    )
+
     @field_validator("event_weights", mode="before")
     @classmethod
     def _weights(cls, value: Any) -> Any:

@@ -67,7 +67,7 @@ class Swapper(Service):  # type: ignore[misc]  # mode is untyped to mypy here
 
     async def on_start(self) -> None:
         """Begin to read at the beginning: there are few messages."""
-        self._shelf = Shelf(self._settings.state_dir / "models")
+        self.shelf = Shelf(self._settings.state_dir / "models")
         self._consumer = AIOKafkaConsumer(
             **connection(self._settings), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
         )
@@ -106,7 +106,7 @@ class Swapper(Service):  # type: ignore[misc]  # mode is untyped to mypy here
         for record in records:
             key = (record.key or b"").decode(errors="replace")
             try:
-                self._shelf.take(key, record.value)
+                self.shelf.take(key, record.value)
             except (NewerMessage, ValueError, msgspec.DecodeError, OSError) as error:
                 self._refuse(f"{record.topic}@{record.offset} ({key})", error)
             if key in (CURRENT, self._refused):  # asked for again, or published again: its own message comes last
@@ -114,7 +114,7 @@ class Swapper(Service):  # type: ignore[misc]  # mode is untyped to mypy here
 
     async def _swap(self) -> None:
         """Put the model that is asked for into service, unless it is there or was refused."""
-        version, began = self._shelf.current, time.monotonic()
+        version, began = self.shelf.current, time.monotonic()
         if version in (self._in_service, self._refused):
             return
         try:
@@ -134,7 +134,7 @@ class Swapper(Service):  # type: ignore[misc]  # mode is untyped to mypy here
         """Return a model that has made a list; runs in the loading thread. Raises what is wrong with it."""
         if version == ZERO_SHOT:
             return ZeroShot()
-        model = Learned(self._shelf.bundle(version), self._index)  # which gives lists their turn between items
+        model = Learned(self.shelf.bundle(version), self._index)  # which gives lists their turn between items
         self._rehearse(model)
         return model
 

@@ -13,11 +13,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from encoders import EncoderError
+from encoders import Encoder, EncoderError
 from ranking.index import ItemIndexError
 from ranking.signals import Signals, SignalsError, SignalSettings
 from streams import personalizer
@@ -39,7 +40,7 @@ from streams.personalizer import Personalizer, load_encoder
 from streams.rights import check_worker_rights
 from streams.rulebook import RulesError
 from streams.settings import Settings, secrets_of
-from streams.state import StateError, StateFolder
+from streams.state import Snapshot, StateError, StateFolder
 
 log = logging.getLogger("headrace.worker")
 
@@ -80,14 +81,31 @@ def run_worker(settings: Settings, build_personalizer: Build = personalizer.buil
         state.close()
 
 
+class Ground(NamedTuple):
+    """What a process stands on: its encoder, its opened state folder, and what that held of items and signals."""
+
+    encoder: Encoder
+    state: StateFolder
+    signals: Signals
+    snapshot: Snapshot
+
+
 def prepare(settings: Settings, build_personalizer: Build = personalizer.build) -> tuple[FlowApp, StateFolder]:
-    """Check broker, encoder, state folder and topics, then open the folder and build the app.
+    """Check everything as `ground` does, then build the app. Raises what `ground` raises, and RulesError."""
+    encoder, state, signals, snapshot = ground(settings, check_worker_rights)
+    step = build_personalizer(encoder, settings, snapshot.index, signals)
+    catalogue = Catalogue(encoder, settings.text_length)
+    return build(settings, step, catalogue, snapshot.index, signals, state, snapshot.offsets), state
+
+
+def ground(settings: Settings, check_rights: Callable[[Settings], None]) -> Ground:
+    """Check broker, rights, encoder, state folder and topics, then open the folder.
 
     Raises BrokerUnreachable, RightsError, EncoderError, StateError, TopicError, OtherEncoder, with nothing touched.
     """
     wait_for_broker(settings)
     log.info("broker: %s", settings.broker)
-    check_worker_rights(settings)
+    check_rights(settings)
     encoder = load_encoder(settings)
     log.info("encoder: %s", encoder.reason)
     state = StateFolder(settings.state_dir, encoder.id, encoder.dim)
@@ -100,9 +118,7 @@ def prepare(settings: Settings, build_personalizer: Build = personalizer.build) 
     state.open()
     signals = Signals(SignalSettings(settings.trend_half_life_hours * 3_600.0, settings.popular_half_life_days * 86_400.0))
     snapshot = state.restore(signals, asyncio.run(_bounds(settings)), personalizer.kept_attributes(settings))
-    step = build_personalizer(encoder, settings, snapshot.index, signals)
-    catalogue = Catalogue(encoder, settings.text_length)
-    return build(settings, step, catalogue, snapshot.index, signals, state, snapshot.offsets), state
+    return Ground(encoder, state, signals, snapshot)
 
 
 async def _bounds(settings: Settings) -> dict[tuple[str, int], tuple[int, int]]:
