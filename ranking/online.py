@@ -370,8 +370,8 @@ def _losses(weights: Weights, items: _Items, batch: Sequence[Example]) -> tuple[
     logits = logits.masked_fill(~is_there, -torch.inf)
     targets = torch.tensor([each.target for each in batch])[:, None]
     chances = F.log_softmax(logits + torch.from_numpy(against).log().masked_fill(~is_there, 0.0), dim=1)
-    own = logits.gather(1, targets)
-    above = (logits > own).sum(1) + ((logits == own).sum(1) - 1) / 2  # of equals half
+    touched = logits.gather(1, targets)
+    above = (logits > touched).sum(1) + ((logits == touched).sum(1) - 1) / 2  # of equals half
     return -chances.gather(1, targets).squeeze(1), above
 
 

@@ -41,6 +41,7 @@ REHEARSED = 20  # touches of the profile that a model makes its first list for
 class Swapper(Service):  # type: ignore[misc]  # mode is untyped to mypy here
     """Follows the topic from its start to its stop. `ready` is set once the model asked for by then ranks, or is refused.
 
+    shelf: what the topic holds, from the start on.
     index: that of the personalizer. known: returns when all items are in it. ranking: the thread that makes the lists; models
     change places there, so that each list names the one that made it.
     """
