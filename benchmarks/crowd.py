@@ -26,7 +26,7 @@ from streams.settings import Settings
 
 ITEMS = 400
 GIVE_UP_S = 90.0
-SILENT_S = 10.0  # without a list, in a crowd that gets tens of them a second
+SILENT_S = 10.0  # without a list from a partition, in a crowd that gets tens of them a second
 LATE_S = 10 * 86_400.0
 BAD = (b"{", b"\xff\xfe", b'{"event_id": "x", "user_id": "u", "type": "dance", "at": 1}', b'{"user_id": 7}')
 
@@ -133,7 +133,8 @@ class Watch:
         while min(self.reached.values()) < moment:
             if time.monotonic() > give_up:
                 behind = sorted(partition for partition, at in self.reached.items() if at < moment)
-                raise BenchmarkError(f"no lists from partitions {behind} {GIVE_UP_S:.0f} s after {what}")
+                told = "\n".join(stand(self.settings, partition) for partition in behind)
+                raise BenchmarkError(f"no lists from partitions {behind} {GIVE_UP_S:.0f} s after {what}\n{told}")
             time.sleep(0.02)
         return time.time() - moment
 
@@ -145,7 +146,7 @@ class Watch:
                 time.sleep(0.1)
 
     def _follow(self) -> None:
-        """Read on until the stop, or until nothing has come for a while: a reader can lose its node for good without a word."""
+        """Read on until the stop, or until a partition is silent: a reader can lose a node for good without a word."""
         with open_consumer(self.settings) as consumer:
             places = assign(consumer, topics(self.settings).recommendations)
             if not self._positions:
@@ -153,12 +154,12 @@ class Watch:
                 self._positions = {place: consumer.position(place) for place in places}
             for place, offset in self._positions.items():
                 consumer.seek(place, offset)
-            last = time.monotonic()
-            while not self._stop.is_set() and time.monotonic() - last < SILENT_S:
-                if self._read(consumer):
-                    last = time.monotonic()
+            heard = dict.fromkeys(places, time.monotonic())
+            while not self._stop.is_set() and time.monotonic() - min(heard.values()) < SILENT_S:
+                heard |= dict.fromkeys(self._read(consumer), time.monotonic())
 
-    def _read(self, consumer: KafkaConsumer) -> bool:
+    def _read(self, consumer: KafkaConsumer) -> list[TopicPartition]:
+        """Take what has come; return the partitions it came from."""
         fetched = consumer.poll(timeout_ms=100)
         for place, found in fetched.items():
             for record in found:
@@ -168,4 +169,14 @@ class Watch:
                     sent = self.load.sent[int(event_id[1:])]
                     self.reached[place.partition] = max(self.reached[place.partition], sent)
             self._positions[place] = found[-1].offset + 1
-        return bool(fetched)
+        return list(fetched)
+
+
+def stand(settings: Settings, partition: int) -> str:
+    """Return how far a partition's events and lists are, as Kafka tells it: who is behind, the load, a worker or the reader."""
+    named = topics(settings)
+    events, lists = (TopicPartition(topic.name, partition) for topic in (named.events, named.recommendations))
+    with open_consumer(settings, group_id=settings.app_id) as consumer:
+        ends = consumer.end_offsets([events, lists])
+        committed = consumer.committed(events)
+    return f"partition {partition}: {ends[events]} events, {committed} of them committed, {ends[lists]} lists"

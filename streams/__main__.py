@@ -158,7 +158,7 @@ def worker(broker: Broker = None) -> None:
 def learn(broker: Broker = None) -> None:
     """Learn from what users do with their lists, and publish each model that is better, until Ctrl-C. See docs/learning.md.
 
-    Example: HEADRACE_STATE_DIR=.headrace/learn headrace learn
+    Example: headrace learn --broker 127.0.0.1:9092
     """
     from streams.learn import run_learner
 

@@ -81,6 +81,7 @@ COMMANDS = [
     "import",
     "erase",
     "evaluate",
+    "learn",
     "watch",
     "list",
     "profile",
