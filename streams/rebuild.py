@@ -41,6 +41,7 @@ from rich.console import Console
 
 from encoders import Encoder
 from ranking.profile import NewerRecord, RecordError
+from streams import rebootstrap
 from streams.backfill import AT_ONCE
 from streams.batching import Outbox, Outgoing, acknowledged
 from streams.fence import Fences, is_mark
@@ -84,6 +85,7 @@ def rebuild(settings: Settings) -> Rebuilt:
     Raises RebuildRefused, TopicError, RightsError, BrokerUnreachable, EncoderError, NewerRecord, NewerMessage.
     """
     console = Console(stderr=True, highlight=False)
+    rebootstrap.install()
     check_worker_rights(settings)
     encoder = load_encoder(settings)
     console.print(encoder.reason, markup=False)

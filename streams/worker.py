@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from encoders import Encoder, EncoderError
 from ranking.index import ItemIndexError
 from ranking.signals import Signals, SignalsError, SignalSettings
-from streams import personalizer
+from streams import personalizer, rebootstrap
 from streams.app import FlowApp, build
 from streams.catalogue import Catalogue
 from streams.handover import OtherEncoder, refuse_other
@@ -66,6 +66,7 @@ Build = Callable[..., Personalizer]
 def run_worker(settings: Settings, build_personalizer: Build = personalizer.build) -> int:
     """Run a worker until SIGTERM or SIGINT; return its exit code."""
     began = time.monotonic()
+    rebootstrap.install()
     os.umask(0o077)  # profiles and snapshots are nobody else's
     set_up_logging(settings)
     try:
