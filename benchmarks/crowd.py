@@ -27,6 +27,7 @@ from streams.settings import Settings
 ITEMS = 400
 GIVE_UP_S = 90.0
 SILENT_S = 10.0  # without a list from a partition, in a crowd that gets tens of them a second
+ANSWER_MS = 3_000
 LATE_S = 10 * 86_400.0
 BAD = (b"{", b"\xff\xfe", b'{"event_id": "x", "user_id": "u", "type": "dance", "at": 1}', b'{"user_id": 7}')
 
@@ -77,6 +78,7 @@ class Load:
     def _run(self) -> None:
         topic = topics(self.settings).events
         given = {"acks": "all", "enable_idempotence": True, "linger_ms": 2, "delivery_timeout_ms": 120_000}
+        given |= {"request_timeout_ms": ANSWER_MS, "metadata_max_age_ms": ANSWER_MS}  # or it may hang on a lost node for 30 s
         with open_producer(self.settings, **given) as producer:
             due = time.monotonic()
             while not self._stop.is_set():
