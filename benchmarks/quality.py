@@ -33,10 +33,13 @@ def main() -> None:
     parser.add_argument("--protocol", default="", help="leave-one-out, split, stream or given, in place of the set's own")
     parser.add_argument("--model", type=Path, help="a bundle of `headrace train`, in place of one trained here")
     parser.add_argument("--zero-shot", action="store_true", help="train nothing: the model of a new installation")
+    parser.add_argument("--ablation", action="store_true", help="tell what each part of the model trained here is worth")
     parser.add_argument("--quick", action="store_true", help="only the four simple baselines")
     parser.add_argument("--report", type=Path, help="write an HTML page with plots into this folder")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     given = parser.parse_args()
+    if given.ablation and (given.model or given.zero_shot):
+        parser.error("--ablation fits parts of a model anew: give neither --model nor --zero-shot")
     began = time.perf_counter()
     folder = Path(given.set) if Path(given.set).is_dir() else given.data / given.set
     console = Console(width=200, file=sys.stderr if given.json else None)
@@ -49,6 +52,7 @@ def main() -> None:
             part=given.part,
             model=given.model,
             learn=not (given.model or given.zero_shot),
+            ablate=given.ablation,
             baselines=simple_baselines if given.quick else rivals,
         )
         if given.report:

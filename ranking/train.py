@@ -211,13 +211,21 @@ def fit_ranker(
     plan: Plan,
     hidden: int = 64,
     tell: Tell = lambda what, epoch, figures: None,
+    *,
+    kept: NDArray[np.bool_] | None = None,
+    deep: bool = True,
 ) -> tuple[dict[str, NDArray[np.float32]], int]:
-    """Return M's tensors, as `learned.Ranker` takes them, and the epoch they are of. placed: (slots, width) V'."""
+    """Return M's tensors, as `learned.Ranker` takes them, and the epoch they are of. placed: (slots, width) V'.
+
+    kept: (f + width,) bool, the inputs that M may use, all unless given; the weights of the others are 0. deep: whether M has
+    hidden layers; without them `w3` is 0.
+    """
     torch.manual_seed(plan.seed)
     order = np.random.default_rng(plan.seed)
     usable = order.permutation(np.flatnonzero((ranked.wanted & ranked.allowed).any(axis=1)))
     held_out, own = usable[: len(usable) // 8], usable[len(usable) // 8 :]
-    model = _Mlp(ranked, placed, hidden, plan.drop)
+    model = _Mlp(ranked, placed, hidden, plan.drop, kept)
+    model.third.requires_grad_(deep)  # it starts at 0
     optimizer = torch.optim.AdamW(model.parameters(), plan.rate, weight_decay=plan.decay)
     best = _Best(model)
     for epoch in range(1, plan.epochs + 1):
@@ -242,9 +250,12 @@ def fit_ranker(
 class _Mlp(nn.Module):
     """M while it is fitted."""
 
-    def __init__(self, ranked: Ranked, placed: NDArray[np.float32], hidden: int, drop: float) -> None:
+    def __init__(
+        self, ranked: Ranked, placed: NDArray[np.float32], hidden: int, drop: float, kept: NDArray[np.bool_] | None
+    ) -> None:
         super().__init__()
         features, width = ranked.named.shape[2], placed.shape[1]
+        self._kept = np.ones(features + width, np.float32) if kept is None else kept.astype(np.float32)
         some = ranked.named[:: max(1, len(ranked) // 500)][ranked.allowed[:: max(1, len(ranked) // 500)]].astype(np.float64)
         self._mean = some.mean(axis=0).astype(np.float32)
         self._scale = (1.0 / np.maximum(some.std(axis=0), 1e-3)).astype(np.float32)
@@ -261,7 +272,7 @@ class _Mlp(nn.Module):
         """Return the mean cross-entropy over the candidates of some lists."""
         named = standardised(ranked.named[rows].astype(np.float32), self._mean, self._scale)
         crossed = self._placed[ranked.slots[rows]] * ranked.users[rows][:, None, :]
-        x = torch.from_numpy(np.concatenate([named, crossed], axis=2))
+        x = torch.from_numpy(np.concatenate([named, crossed], axis=2) * self._kept)
         deep = self.drop(torch.relu(self.second(self.drop(torch.relu(self.first(x))))))
         logits = (self.straight(x) + self.third(deep)).squeeze(2)
         allowed = torch.from_numpy(ranked.allowed[rows])
@@ -271,9 +282,10 @@ class _Mlp(nn.Module):
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Return M's tensors."""
+        kept = torch.from_numpy(self._kept)
         own = {
-            "w": self.straight.weight.T[:, 0],
-            "w1": self.first.weight.T,
+            "w": self.straight.weight.T[:, 0] * kept,
+            "w1": self.first.weight.T * kept[:, None],
             "b1": self.first.bias,
             "w2": self.second.weight.T,
             "b2": self.second.bias,

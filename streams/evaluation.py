@@ -65,7 +65,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one trial found. rows: the product first. masked: whether what the user touched was left out of the lists."""
+    """What one trial found. rows: the product first. masked: whether what the user touched was left out of the lists.
+
+    parts: the product with a part of its model left out, by what is left out.
+    """
 
     dataset: str
     protocol: str
@@ -77,6 +80,7 @@ class Verdict:
     items: int
     model: str
     rows: Sequence[Row]
+    parts: Sequence[Row] = ()
 
 
 def settings_for(dataset: Dataset, k: int, *, masked: bool) -> Settings:
@@ -114,23 +118,30 @@ def run(
     baselines: Baselines,
     make: Make = build,
     also: Mapping[str, Make] | None = None,
+    parts: Mapping[str, Make] | None = None,
     progress: Progress = lambda share: None,
 ) -> Verdict:
-    """Ask the product and the baselines the same, and judge all of them. also: the product in other forms, by name."""
+    """Ask the product and the baselines the same, and judge all of them.
+
+    also: the product in other forms, by name. parts: the same, for rows that the verdict holds apart.
+    """
     numbers, k = numbers_of(dataset), settings.list_size
-    forms = {PRODUCT: make, **(also or {})}
-    ours = {name: form(encoder, settings, index, _signals(settings)) for name, form in forms.items()}
+    forms = {PRODUCT: make, **(also or {}), **(parts or {})}
     others = baselines(dataset)
     answers: list[Answers] = []
+    models: list[str] = []
 
     def part(share: float) -> None:
-        progress((len(answers) + share) / (len(ours) + len(others)))
+        progress((len(answers) + share) / (len(forms) + len(others)))
 
-    for name, personalizer in ours.items():
+    for name, form in forms.items():
+        personalizer = form(encoder, settings, index, _signals(settings))  # one at a time: each holds a model's tables
+        models.append(personalizer.model)
         answers.append(ask_product(personalizer, trial, numbers, k, name, part))
     for other in others:
         answers.append(ask_baseline(other, trial, dataset, k, masked=masked, progress=part))  # noqa: PERF401  `part` counts them
     judge = _Judge(dataset, trial, index)
+    rows = judge.rows(answers)
     return Verdict(
         dataset.name,
         trial.protocol,
@@ -140,8 +151,9 @@ def run(
         int(judge.main.sum()),
         trial.start,
         len(dataset.items),
-        ours[PRODUCT].model,
-        judge.rows(answers),
+        models[0],
+        [row for row in rows if row.name not in (parts or {})],
+        [row for row in rows if row.name in (parts or {})],
     )
 
 

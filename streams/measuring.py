@@ -14,7 +14,9 @@ from encoders import Encoder
 from ranking import bundle
 from ranking.bundle import Bundle
 from ranking.index import ItemIndex
-from streams import evaluation, report
+from ranking.train import Plan
+from streams import ablation, evaluation, report
+from streams.ablation import Parts
 from streams.answers import Remembered, index_of
 from streams.catalogue import item_text
 from streams.datasets import Dataset
@@ -23,7 +25,7 @@ from streams.messages import Event
 from streams.personalizer import build, load_encoder
 from streams.settings import Settings
 from streams.terminal import bar
-from streams.training import train
+from streams.training import Sizes, Training
 from streams.trial import Part, trial
 
 
@@ -35,13 +37,17 @@ def measure(
     part: Part = "test",
     model: Path | None = None,
     learn: bool = False,
+    ablate: bool = False,
     baselines: Baselines = evaluation.simple_baselines,
 ) -> dict[str, Verdict]:
     """Run a set's protocols, or the one named, and print tables; return what stands before its figures' names -> the verdict.
 
     model: a bundle's folder. learn: whether to train one, for each table, on the events that all its cases know. Without
-    either the zero-shot model ranks. Raises DatasetError, BundleError, EncoderError, TrainingError.
+    either the zero-shot model ranks. ablate: whether to ask the one that is trained without its parts too, a table more. Raises
+    DatasetError, BundleError, EncoderError, TrainingError, and ValueError where nothing is trained that has parts.
     """
+    if ablate and not learn:
+        raise ValueError("only a model that is trained here can be fitted again without a part: learn, too")
     given = bundle.load(model) if model is not None else None
     base = evaluation.settings_for(dataset, dataset.k, masked=True)
     encoder = Remembered(load_encoder(base), base.cache_dir / "evaluated", f"-{base.max_tokens}-{base.dtype}")
@@ -54,7 +60,10 @@ def measure(
             prefix = f"{f'{name}_' if number else ''}{'masked_' if masked and dataset.both_masks else ''}"
             settings = evaluation.settings_for(dataset, dataset.k, masked=masked)
             asked = trial(dataset, name, part, again=not masked)
-            ranked_by = trained(dataset, asked.known, settings, encoder, index, console) if learn else given
+            ranked_by: Bundle | None
+            ranked_by, parts = (
+                trained(dataset, asked.known, settings, encoder, index, console, ablate=ablate) if learn else (given, {})
+            )
             with bar(f"{name}, {'masked' if masked else 'not masked'}") as progress:
                 verdict = evaluation.run(
                     dataset,
@@ -65,19 +74,30 @@ def measure(
                     masked=masked,
                     baselines=baselines,
                     make=evaluation.with_model(ranked_by),
+                    parts={left_out: evaluation.with_model(rest) for left_out, rest in parts.items()},
                     progress=progress,
                 )
             verdicts[prefix] = verdict
-            for table in (*report.tables(verdict), report.bucket_table(verdict)):
+            for table in (*report.tables(verdict), report.bucket_table(verdict), *report.part_tables(verdict)):
                 console.print(table)
     encoder.save()
     return verdicts
 
 
 def trained(
-    dataset: Dataset, known: Sequence[Event], settings: Settings, encoder: Encoder, index: ItemIndex, console: Console
-) -> Bundle:
-    """Return a model of known events, in time order, for lists as the settings ask for. Raises TrainingError."""
+    dataset: Dataset,
+    known: Sequence[Event],
+    settings: Settings,
+    encoder: Encoder,
+    index: ItemIndex,
+    console: Console,
+    *,
+    ablate: bool,
+) -> tuple[Bundle, Parts]:
+    """Return a model of known events, in time order, for lists as the settings ask for, and those without its parts if asked.
+
+    Raises TrainingError.
+    """
     texts = {item.item_id: item_text(item) for item in dataset.items}
     with bar("training") as progress:
 
@@ -87,4 +107,6 @@ def trained(
             else:
                 console.print(f"[dim]{what} {number}: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
 
-        return train(build(encoder, settings, index), known, dataset.is_wanted, texts=texts, tell=tell)
+        training = Training(build(encoder, settings, index), known, dataset.is_wanted, texts, Sizes(), Plan(), tell)
+        made = training.run({})
+        return made, ablation.parts(training) if ablate else {}

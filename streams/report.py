@@ -19,6 +19,8 @@ from ranking.evaluate import Interval
 from streams.evaluation import Bucket, Row, Verdict
 
 OVERALL_SHORT = ("coverage", "Gini", "novelty", "diversity", "calibration")
+WHOLE = "all"  # the product's own row among those without a part
+PART_HEADS = ("", "recall@{k}", "NDCG@{k}", "all ahead, recall", "all ahead, NDCG")
 OVERALL = ("coverage", "gini", "novelty", "diversity", "calibration_error")
 
 
@@ -78,6 +80,24 @@ def bucket_table(verdict: Verdict, rows: int = 5) -> Table:
     return shown
 
 
+def part_tables(verdict: Verdict) -> list[Table]:
+    """Return the table of the whole model and of what is left without a part of it; none where no part was left out."""
+    if not verdict.parts:
+        return []
+    shown = Table(title="what each part of the model is worth: the whole, and without it", box=box.SIMPLE_HEAD)
+    shown.title_justify = "left"
+    for name in PART_HEADS:
+        shown.add_column(name.format(k=verdict.k), justify="right" if name else "left", no_wrap=True)
+    for row in (verdict.rows[0], *verdict.parts):
+        shown.add_row(*_part_cells(row), style=None if row.ahead else "bold")
+    return [shown]
+
+
+def _part_cells(row: Row) -> list[str]:
+    ahead = [interval(row.ahead[name], signed=True) if row.ahead else "" for name in ("recall", "ndcg")]
+    return [row.name if row.ahead else WHOLE, *(short(row.means[name].mean) for name in ("recall", "ndcg")), *ahead]
+
+
 def line(verdicts: Mapping[str, Verdict], seconds: float, **on: Any) -> str:
     """Return one line of JSON. verdicts: what stands before the names of its figures -> the verdict."""
     figures: dict[str, float] = {}
@@ -85,6 +105,7 @@ def line(verdicts: Mapping[str, Verdict], seconds: float, **on: Any) -> str:
     beside: dict[str, float] = {}
     baselines: dict[str, dict[str, float]] = {}
     buckets: dict[str, Any] = {}
+    ablation: dict[str, dict[str, float]] = {}
     for prefix, verdict in verdicts.items():
         ours = verdict.rows[0]
         for name in ("recall", "ndcg"):
@@ -92,10 +113,15 @@ def line(verdicts: Mapping[str, Verdict], seconds: float, **on: Any) -> str:
             figures[key], intervals[key] = _rounded(ours.means[name].mean), [_rounded(end) for end in ours.means[name][1:]]
             for row in verdict.rows[1:]:
                 baselines.setdefault(row.name, {})[key] = _rounded(row.means[name].mean)
+            for row in verdict.parts:
+                ablation.setdefault(WHOLE, {})[key] = figures[key]
+                ablation.setdefault(row.name, {})[key] = _rounded(row.means[name].mean)
         beside |= {f"{prefix}{name}": _rounded(each.mean) for name, each in ours.means.items() if name in ("mrr", "hit")}
         beside |= {f"{prefix}{name}": _rounded(value) for name, value in ours.overall.items()}
         buckets |= {f"{prefix}{row.name}": _buckets(row) for row in verdict.rows}
     said = {**figures, "intervals": intervals, "baselines": baselines, "beside": beside, "buckets": buckets}
+    if ablation:
+        said["ablation"] = ablation
     return msgspec.json.encode({**said, "on": on, "seconds": round(seconds, 1)}).decode()
 
 
@@ -128,7 +154,7 @@ def write(verdicts: Sequence[Verdict], folder: Path) -> Path:
     parts = []
     for number, verdict in enumerate(verdicts):
         path = folder / f"{verdict.dataset}-{verdict.protocol}-{'masked' if verdict.masked else 'all'}-{number}.png"
-        parts.append(f"<h2>{html.escape(heading(verdict))}</h2>{_html(verdict)}")
+        parts.append(f"<h2>{html.escape(heading(verdict))}</h2>{_html(verdict)}{_part_html(verdict)}")
         pictures = [base64.b64encode(picture.read_bytes()).decode() for picture in _plot(verdict, path)]
         parts += [f"<img src='data:image/png;base64,{picture}'>" for picture in pictures]
     page = folder / "report.html"
@@ -152,6 +178,19 @@ def _html(verdict: Verdict) -> str:
     heads = ("", f"recall@{k}", f"NDCG@{k}", f"MRR@{k}", f"hit@{k}", *OVERALL, "NDCG ahead", "seconds")
     rows = ["".join(f"<th>{html.escape(head)}</th>" for head in heads)]
     rows += ["".join(f"<td>{html.escape(cell)}</td>" for cell in (row.name, *_cells(row))) for row in verdict.rows]
+    return _html_table(rows)
+
+
+def _part_html(verdict: Verdict) -> str:
+    if not verdict.parts:
+        return ""
+    rows = ["".join(f"<th>{html.escape(head.format(k=verdict.k))}</th>" for head in PART_HEADS)]
+    own = [_part_cells(row) for row in (verdict.rows[0], *verdict.parts)]
+    return _html_table([*rows, *("".join(f"<td>{html.escape(cell)}</td>" for cell in cells) for cells in own)])
+
+
+def _html_table(rows: Sequence[str]) -> str:
+    """Return a table of rows of cells: heads, the product, others."""
     marked = [f"<tr{' class=ours' if number == 1 else ''}>{row}</tr>" for number, row in enumerate(rows)]
     return f"<table>{''.join(marked)}</table>"
 

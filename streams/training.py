@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,6 +44,7 @@ FEWEST = 100
 SESSION_S = 1_800.0  # without an event, after which the next one begins a session
 NEVER = float("-inf")
 LISTS_AT_ONCE = 64
+CROSSED = "tower cross"  # what `U' ∘ V'` is called among the inputs of M
 NEXT = 20  # next items of a user that are targets of the towers
 HORIZON = 50  # and of M: a list is looked at for a while
 
@@ -134,12 +136,12 @@ def train(
     texts: item id -> its text, for the links by words; the title where it is missing. keep: returns what it kept of a fit, by
     name, or makes and keeps it; a replay is repeated, and comes to the same. Raises TrainingError.
     """
-    training = _Training(personalizer, events, is_wanted, texts or {}, sizes or Sizes(), plan or Plan(), tell, keep)
+    training = Training(personalizer, events, is_wanted, texts or {}, sizes or Sizes(), plan or Plan(), tell, keep)
     return training.run(dict(settings or {}))
 
 
-class _Training:
-    """One training: what was written down so far."""
+class Training:
+    """One training: what was written down so far. Its models are those of one replay."""
 
     def __init__(
         self,
@@ -150,8 +152,9 @@ class _Training:
         sizes: Sizes,
         plan: Plan,
         tell: Tell,
-        keep: Keep,
+        keep: Keep = lambda name, make: make(),
     ) -> None:
+        """Take what `train` takes."""
         self.personalizer, self.events, self.sizes, self.plan, self.tell = personalizer, events, sizes, plan, tell
         self.keep = keep
         self.index = personalizer.maker.index
@@ -164,9 +167,10 @@ class _Training:
         self._read: list[Snapshots] = []
         self._targets: list[NDArray[np.int32]] = []
         self._lists: list[Ranked] = []
+        self._made: tuple[Bundle, NDArray[np.float32]] | None = None  # and V' that M was fitted on
 
     def run(self, settings: dict[str, object]) -> Bundle:
-        """Replay, fit, and return the bundle."""
+        """Replay, fit, and return the bundle. Raises TrainingError."""
         count, sizes = len(self.events), self.sizes
         middle = int(sizes.towers_to * count)
         held_out = int(middle * (1.0 - HELD_OUT))
@@ -178,14 +182,36 @@ class _Training:
         model = Learned(self._bundle(towers, self._links(middle), {}, settings, {}), self.index)
         self.personalizer.use(model)
         self._replay(middle, count, sizes.examples, sizes.lists)
-        how = replace(self.plan, batch=LISTS_AT_ONCE, rate=2.0 * self.plan.rate)
-        m, ranker_epoch = self.keep("ranker", lambda: fit_ranker(self._ranked(), model.placed, how, sizes.hidden, self.tell))
+        m, ranker_epoch = self.keep("ranker", lambda: self._ranker(model.placed))
         again = replace(self.plan, epochs=max(2, epochs // 3), rate=self.plan.rate / 3.0)
         towers, _ = self._towers(
             "last towers", lambda: fit_towers(towers, *self._catalogue(), self._examples(), None, again, self.tell)
         )
         report = {"events": count, "examples": len(self._examples()), "epochs": epochs, "ranker_epoch": ranker_epoch}
-        return self._bundle(towers, self._links(count), m, settings, report)
+        made = self._bundle(towers, self._links(count), m, settings, report)
+        self._made = made, model.placed
+        return made
+
+    def without(self, inputs: Collection[str], *, deep: bool = True) -> Bundle:
+        """Return the model that `run` made, with an M fitted again on the same lists without some of its inputs.
+
+        inputs: of features.NAMES, and CROSSED; their weights are 0. deep: whether M has hidden layers. All else, and so the
+        candidates, is as in the whole model. Raises ValueError for an input that M does not have, and before `run`.
+        """
+        if self._made is None:
+            raise ValueError("nothing was replayed that M could be fitted on again: call run() first")
+        whole, placed = self._made
+        names = [*features.NAMES, *[CROSSED] * placed.shape[1]]
+        if unknown := sorted(set(inputs) - set(names)):
+            raise ValueError(f"M has no input {', '.join(unknown)}: give names of features, or {CROSSED}")
+        m, epoch = self._ranker(placed, kept=np.array([name not in inputs for name in names]), deep=deep)
+        report = {**whole.head.report, "ranker_epoch": epoch, "without": sorted(inputs), "deep": deep}
+        head = msgspec.structs.replace(whole.head, report=report)
+        return sealed(head, whole.items, {**whole.tensors, **{M + name: value for name, value in m.items()}})
+
+    def _ranker(self, placed: NDArray[np.float32], *, kept: NDArray[np.bool_] | None = None, deep: bool = True) -> Fitted:
+        how = replace(self.plan, batch=LISTS_AT_ONCE, rate=2.0 * self.plan.rate)
+        return fit_ranker(self._ranked(), placed, how, self.sizes.hidden, self.tell, kept=kept, deep=deep)
 
     def _links(self, end: int) -> dict[str, Links]:
         """Return the tables of links of what was wanted before a place."""

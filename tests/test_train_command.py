@@ -124,7 +124,7 @@ def test_a_training_that_was_cut_off_goes_on(
     """What was fitted before the end is not fitted again, and the model is the one that comes of a training in one go."""
     order = an_order(tmp_path / "model", resume=tmp_path / "kept")
 
-    def cut_off(*given: Any) -> Any:
+    def cut_off(*given: Any, **more: Any) -> Any:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
