@@ -54,6 +54,13 @@ def hits(lists: Lists, wanted: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
     return found
 
 
+def reached(lists: Lists, wanted: Sequence[Sequence[int]], k: int) -> Floats:
+    """Return hits / min(k, wanted) of each list, however long, at most 1, (m,): what any k picked from it could come to."""
+    count = np.array([len(own) for own in wanted], np.int64)
+    share: Floats = np.minimum(1.0, hits(lists, wanted).sum(axis=1) / np.minimum(k, count))
+    return share
+
+
 def each(lists: Lists, wanted: Sequence[Sequence[int]]) -> Each:
     """Return the figures of each list. Raises ValueError when a user wants nothing: leave such users out, or say why."""
     count = np.array([len(own) for own in wanted], np.int64)

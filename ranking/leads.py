@@ -88,17 +88,19 @@ class Led:
 
     def candidates(self) -> list[Slots]:
         """Return slots, (m, n) with NOWHERE, of each kind of candidate, strongest first."""
+        first = self._tables.slot_of[self._tables.first(self._rows)]
+        return [first, *[self.strongest(name, BEST) for name in BY_SUM]]
+
+    def strongest(self, name: str, k: int) -> Slots:
+        """Return the k slots at most that all touches together lead to by one table, (m, n) with NOWHERE, strongest first."""
         tables = self._tables
-        found = [tables.slot_of[tables.first(self._rows)]]
-        for name in BY_SUM:
-            scores = self._sums[name][:, : tables.rows, 1]
-            k = min(BEST, tables.rows)
-            best = np.argpartition(-scores, k - 1, axis=1)[:, :k] if k else np.zeros((len(scores), 0), np.int64)
-            own = np.take_along_axis(scores, best, axis=1)
-            order = np.argsort(-own, axis=1, kind="stable")
-            best = np.where(own > 0.0, best, tables.rows)
-            found.append(tables.slot_of[np.take_along_axis(best, order, axis=1)])
-        return found
+        scores = self._sums[name][:, : tables.rows, 1]
+        k = min(k, tables.rows)
+        best = np.argpartition(-scores, k - 1, axis=1)[:, :k] if k else np.zeros((len(scores), 0), np.int64)
+        own = np.take_along_axis(scores, best, axis=1)
+        order = np.argsort(-own, axis=1, kind="stable")
+        best = np.where(own > 0.0, best, tables.rows)
+        return tables.slot_of[np.take_along_axis(best, order, axis=1)]
 
     def at(self, slots: Slots) -> Floats:
         """Return (m, c, tables x HOWS) of candidates; 0 for those without a row."""
@@ -133,9 +135,9 @@ class Live:
             self._scratch[own] = 0.0
         return made
 
-    def candidates(self) -> list[Slots]:
-        """Return per user the slots, strongest first."""
-        return [own[np.argsort(-scores[:, 1], kind="stable")[:BEST]] for own, scores in self.own]
+    def candidates(self, k: int = BEST) -> list[Slots]:
+        """Return per user k slots at most, strongest first."""
+        return [own[np.argsort(-scores[:, 1], kind="stable")[:k]] for own, scores in self.own]
 
     def _add_up(self, parts: Sequence[tuple[Slots, Floats]]) -> tuple[Slots, Floats]:
         scratch = self._scratch

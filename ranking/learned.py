@@ -88,15 +88,19 @@ class Learned:
         touches = features.touched(profiles, index)
         live = Live(touches, index, signals)
         led = self._tables.lead(last_touches(touches))
-        _, near = self._search.nearest(users, NEAR)
+        near = self.nearest(users, NEAR)
         hottest = ((item_id, 0.0) for item_id in signals.hottest(HOTTEST, at))
         popular = np.array([slot for slot, _ in index.listed_slots(hottest)], np.int64)
         by_table = led.candidates()
         more = np.full((len(profiles), ADDED), NOWHERE, np.int64)
         for i, own in enumerate(live.candidates()):
-            merged = _merged([near[i], own, popular, *[slots[i] for slots in by_table]])
+            merged = in_turn([near[i], own, popular, *[slots[i] for slots in by_table]], ADDED)
             more[i, : len(merged)] = merged
         return Reading(users, touches, live, led, [profile.at for profile in profiles], more)
+
+    def nearest(self, users: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+        """Return the slots of the k listed items whose V' is nearest to each U', (m, k), best first; NOWHERE for none."""
+        return self._search.nearest(users, k)[1]
 
     def features(
         self, read: Reading, found: Queries, among: Candidates, scores: Scores, at: float, index: ItemIndex, signals: Signals
@@ -209,14 +213,14 @@ def standardised(
     return made
 
 
-def _merged(lists: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Return ADDED different slots at most, the lists' first before their second."""
+def in_turn(lists: Sequence[NDArray[np.int64]], k: int) -> NDArray[np.int64]:
+    """Return k different slots at most, the lists' first before their second."""
     slots = np.concatenate(lists)
     turns = np.concatenate([np.arange(len(own)) for own in lists])
     slots = slots[np.argsort(turns, kind="stable")]
     slots = slots[slots != NOWHERE]
     _, first = np.unique(slots, return_index=True)
-    merged: NDArray[np.int64] = slots[np.sort(first)[:ADDED]]
+    merged: NDArray[np.int64] = slots[np.sort(first)[:k]]
     return merged
 
 

@@ -80,7 +80,7 @@ class ListMaker:
 
     def _chunk(self, profiles: Sequence[Profile], at: float, seeds: Sequence[int]) -> list[list[Ranked]]:
         with self.index.lock:  # for some milliseconds: the follower adds items between two chunks
-            governor = self._governor(at)
+            governor = self.governor(at)
             out = governor.out()
             _, found, among, _, scores = self.scored(profiles, at, governor.also(), out)
             if governor.is_idle:
@@ -97,7 +97,8 @@ class ListMaker:
                     lists[i] = own
             return lists
 
-    def _governor(self, at: float) -> Governor:
+    def governor(self, at: float) -> Governor:
+        """Return the rules that hold at a time (Unix seconds)."""
         house = business.active(self.business, at)
         return Governor(self.index, self.signals, self.rules, house, self.explore, self.model.temperature, at)
 

@@ -24,6 +24,7 @@ from streams.catalogue import Catalogue, apply, text_hash
 from streams.datasets import Dataset
 from streams.messages import Event, Interaction, Item
 from streams.personalizer import Personalizer, Sourced
+from streams.reach import Reached
 from streams.settings import Settings
 from streams.signals import SignalCounter
 from streams.trial import Case, Trial
@@ -147,9 +148,14 @@ def ask_product(
     k: int,
     name: str = "headrace",
     progress: Progress = lambda share: None,
+    reached: Reached | None = None,
 ) -> Answers:
-    """Answer a trial as workers do: fold, count, recommend. numbers: item id -> number. The lists are as the settings ask."""
+    """Answer a trial as workers do: fold, count, recommend. numbers: item id -> number. The lists are as the settings ask.
+
+    reached: is asked what the sources find at the same moments; the seconds it takes do not count.
+    """
     began = time.perf_counter()
+    beside_s = 0.0
     folded = _Folded(personalizer)
     lists = np.full((len(trial.cases), k), NOTHING, np.int64)
     chances = np.zeros((len(trial.cases), k), np.float32)
@@ -169,10 +175,14 @@ def ask_product(
         for n, own in enumerate(personalizer.recommend(records, block[0].at).values()):
             for place, each in enumerate(own[:k]):
                 lists[row + n, place], chances[row + n, place] = numbers[each.item_id], each.score
+        if reached is not None:
+            paused = time.perf_counter()
+            reached.ask(personalizer, row, block, records, block[0].at)
+            beside_s += time.perf_counter() - paused
         folded.count()
         row += len(block)
         progress(row / len(trial.cases))
-    return Answers(name, lists, chances, time.perf_counter() - began)
+    return Answers(name, lists, chances, time.perf_counter() - began - beside_s)
 
 
 # -- the baselines

@@ -24,6 +24,7 @@ from streams.answers import Answers, Progress, ask_baseline, ask_product, number
 from streams.catalogue import item_text
 from streams.datasets import Dataset
 from streams.personalizer import Personalizer, build
+from streams.reach import Reach, Reached
 from streams.settings import Settings, load
 from streams.trial import Trial
 
@@ -68,6 +69,7 @@ class Verdict:
     """What one trial found. rows: the product first. masked: whether what the user touched was left out of the lists.
 
     parts: the product with a part of its model left out, by what is left out.
+    reach, candidates, reach_cases: what the product's sources of candidates find (`streams/reach.py`); empty if not asked.
     """
 
     dataset: str
@@ -81,6 +83,9 @@ class Verdict:
     model: str
     rows: Sequence[Row]
     parts: Sequence[Row] = ()
+    reach: Mapping[str, float] = field(default_factory=dict)
+    candidates: float = 0.0
+    reach_cases: int = 0
 
 
 def settings_for(dataset: Dataset, k: int, *, masked: bool) -> Settings:
@@ -119,15 +124,18 @@ def run(
     make: Make = build,
     also: Mapping[str, Make] | None = None,
     parts: Mapping[str, Make] | None = None,
+    sources: bool = False,
     progress: Progress = lambda share: None,
 ) -> Verdict:
     """Ask the product and the baselines the same, and judge all of them.
 
-    also: the product in other forms, by name. parts: the same, for rows that the verdict holds apart.
+    also: the product in other forms, by name. parts: the same, for rows that the verdict holds apart. sources: whether to
+    measure what the product's sources of candidates find, too.
     """
     numbers, k = numbers_of(dataset), settings.list_size
     forms = {PRODUCT: make, **(also or {}), **(parts or {})}
     others = baselines(dataset)
+    reached = Reached(trial) if sources else None
     answers: list[Answers] = []
     models: list[str] = []
 
@@ -137,11 +145,13 @@ def run(
     for name, form in forms.items():
         personalizer = form(encoder, settings, index, _signals(settings))  # one at a time: each holds a model's tables
         models.append(personalizer.model)
-        answers.append(ask_product(personalizer, trial, numbers, k, name, part))
+        asked = reached if name == PRODUCT else None
+        answers.append(ask_product(personalizer, trial, numbers, k, name, part, asked))
     for other in others:
         answers.append(ask_baseline(other, trial, dataset, k, masked=masked, progress=part))  # noqa: PERF401  `part` counts them
     judge = _Judge(dataset, trial, index)
     rows = judge.rows(answers)
+    reach = reached.reach() if reached is not None else Reach()
     return Verdict(
         dataset.name,
         trial.protocol,
@@ -154,6 +164,9 @@ def run(
         models[0],
         [row for row in rows if row.name not in (parts or {})],
         [row for row in rows if row.name in (parts or {})],
+        reach.recall,
+        reach.candidates,
+        reach.cases,
     )
 
 
@@ -177,7 +190,7 @@ class _Judge:
         self.wanted = [[numbers[item] for item in case.wanted] for case in cases]
         self.known = np.array([case.known for case in cases])
         self.groups = np.unique([case.person or case.user_id for case in cases], return_inverse=True)[1]
-        self.main = self.known > 0 if trial.from_known else np.ones(len(cases), np.bool_)
+        self.main = np.array(trial.main)
         touched = [numbers[event.item_id] for event in trial.events[: trial.start] if event.item_id in numbers]
         self.touches = np.bincount(touched, minlength=len(numbers)).astype(np.float64)
         self.vectors = index.vectors([index.slot(item.item_id) for item in dataset.items])

@@ -75,10 +75,12 @@ def measure(
                     baselines=baselines,
                     make=evaluation.with_model(ranked_by),
                     parts={left_out: evaluation.with_model(rest) for left_out, rest in parts.items()},
+                    sources=True,
                     progress=progress,
                 )
             verdicts[prefix] = verdict
-            for table in (*report.tables(verdict), report.bucket_table(verdict), *report.part_tables(verdict)):
+            beside = report.bucket_table(verdict), report.source_table(verdict)
+            for table in (*report.tables(verdict), *beside, *report.part_tables(verdict)):
                 console.print(table)
     encoder.save()
     return verdicts

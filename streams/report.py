@@ -16,6 +16,7 @@ from rich import box
 from rich.table import Table
 
 from ranking.evaluate import Interval
+from ranking.sources import FIRST
 from streams.evaluation import Bucket, Row, Verdict
 
 OVERALL_SHORT = ("coverage", "Gini", "novelty", "diversity", "calibration")
@@ -98,6 +99,21 @@ def _part_cells(row: Row) -> list[str]:
     return [row.name if row.ahead else WHOLE, *(short(row.means[name].mean) for name in ("recall", "ndcg")), *ahead]
 
 
+def source_table(verdict: Verdict) -> Table:
+    """Return how much of what is wanted each source of candidates finds by itself."""
+    title = _sources_title(verdict)
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, min_width=len(title))
+    shown.add_column("source")
+    shown.add_column(f"recall@{FIRST}", justify="right", no_wrap=True)
+    for name, recall in verdict.reach.items():
+        shown.add_row(name, short(recall))
+    return shown
+
+
+def _sources_title(verdict: Verdict) -> str:
+    return f"What each source finds, {verdict.reach_cases:,} cases; {verdict.candidates:.0f} candidates merged on average"
+
+
 def line(verdicts: Mapping[str, Verdict], seconds: float, **on: Any) -> str:
     """Return one line of JSON. verdicts: what stands before the names of its figures -> the verdict."""
     figures: dict[str, float] = {}
@@ -106,6 +122,7 @@ def line(verdicts: Mapping[str, Verdict], seconds: float, **on: Any) -> str:
     baselines: dict[str, dict[str, float]] = {}
     buckets: dict[str, Any] = {}
     ablation: dict[str, dict[str, float]] = {}
+    sources: dict[str, float] = {}
     for prefix, verdict in verdicts.items():
         ours = verdict.rows[0]
         for name in ("recall", "ndcg"):
@@ -119,7 +136,11 @@ def line(verdicts: Mapping[str, Verdict], seconds: float, **on: Any) -> str:
         beside |= {f"{prefix}{name}": _rounded(each.mean) for name, each in ours.means.items() if name in ("mrr", "hit")}
         beside |= {f"{prefix}{name}": _rounded(value) for name, value in ours.overall.items()}
         buckets |= {f"{prefix}{row.name}": _buckets(row) for row in verdict.rows}
-    said = {**figures, "intervals": intervals, "baselines": baselines, "beside": beside, "buckets": buckets}
+        if verdict.reach:
+            sources |= {f"{prefix}{name}": _rounded(recall) for name, recall in verdict.reach.items()}
+            beside |= {f"{prefix}candidates": _rounded(verdict.candidates), f"{prefix}source_cases": verdict.reach_cases}
+    parts = {"intervals": intervals, "baselines": baselines, "beside": beside, "buckets": buckets, "sources": sources}
+    said = {**figures, **parts}
     if ablation:
         said["ablation"] = ablation
     return msgspec.json.encode({**said, "on": on, "seconds": round(seconds, 1)}).decode()
@@ -154,7 +175,8 @@ def write(verdicts: Sequence[Verdict], folder: Path) -> Path:
     parts = []
     for number, verdict in enumerate(verdicts):
         path = folder / f"{verdict.dataset}-{verdict.protocol}-{'masked' if verdict.masked else 'all'}-{number}.png"
-        parts.append(f"<h2>{html.escape(heading(verdict))}</h2>{_html(verdict)}{_part_html(verdict)}")
+        own = _html(verdict), _sources_html(verdict), _part_html(verdict)
+        parts.append(f"<h2>{html.escape(heading(verdict))}</h2>{''.join(own)}")
         pictures = [base64.b64encode(picture.read_bytes()).decode() for picture in _plot(verdict, path)]
         parts += [f"<img src='data:image/png;base64,{picture}'>" for picture in pictures]
     page = folder / "report.html"
@@ -193,6 +215,14 @@ def _html_table(rows: Sequence[str]) -> str:
     """Return a table of rows of cells: heads, the product, others."""
     marked = [f"<tr{' class=ours' if number == 1 else ''}>{row}</tr>" for number, row in enumerate(rows)]
     return f"<table>{''.join(marked)}</table>"
+
+
+def _sources_html(verdict: Verdict) -> str:
+    if not verdict.reach:
+        return ""
+    head = f"<tr><th>source</th><th>recall@{FIRST}</th></tr>"
+    rows = [f"<tr><td>{html.escape(name)}</td><td>{short(recall)}</td></tr>" for name, recall in verdict.reach.items()]
+    return f"<p>{html.escape(_sources_title(verdict))}</p><table>{head}{''.join(rows)}</table>"
 
 
 def _plot(verdict: Verdict, path: Path) -> tuple[Path, Path]:

@@ -63,6 +63,11 @@ class Trial:
         """The events that are known to every case: what a model may be trained on."""
         return self.events[: self.start]
 
+    @property
+    def main(self) -> list[bool]:
+        """Whether each case counts for the main figures."""
+        return [case.known > 0 or not self.from_known for case in self.cases]
+
 
 def trial(dataset: Dataset, protocol: str = "", part: Part = "test", *, again: bool = False) -> Trial:
     """Return the trial of a set by a protocol, its own when empty.

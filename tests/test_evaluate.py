@@ -52,6 +52,13 @@ def test_ndcg_is_scikit_learns(seed: int) -> None:
     assert ours.mean() == pytest.approx(ndcg_score(truth, scores, k=k))
 
 
+def test_what_is_reached_counts_all_places_and_never_more_than_k_could_hold() -> None:
+    """Three wanted of which two are there; of five wanted, a list of two could hold two."""
+    lists = np.array([[7, 1, 2, NOTHING], [1, 2, 3, NOTHING]])
+    assert evaluate.reached(lists, [[1, 2, 9], [1, 2, 3, 4, 5]], 2).tolist() == [1.0, 1.0]
+    assert evaluate.reached(lists, [[1, 2, 9], [1, 2, 3, 4, 5]], 200).tolist() == pytest.approx([2 / 3, 3 / 5])
+
+
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=20, unique=True), st.permutations(range(12)))
 def test_what_is_wanted_has_no_order_and_a_longer_list_never_hits_less(wanted: list[int], order: list[int]) -> None:
     """Two laws of hits."""

@@ -17,12 +17,13 @@ from rich.console import Console
 from encoders.hashing import HashingEncoder
 from ranking.baselines import Histories, Numbers, Scores
 from ranking.evaluate import NOTHING
-from streams import evaluation, report
+from streams import evaluation, reach, report
 from streams.answers import MOST, Remembered, ask_baseline, ask_product, best, blocks, index_of, numbers_of
 from streams.datasets import Dataset, DatasetError, GivenRow, in_order
 from streams.evaluation import Verdict, settings_for
 from streams.messages import Event, Item
 from streams.personalizer import build
+from streams.reach import ALL, Reached
 from streams.trial import Case, Trial, trial
 
 SIDE = 12
@@ -146,7 +147,7 @@ def test_the_best_of_scores_come_in_order_and_a_short_row_is_filled_with_nothing
     assert best(scores, 6)[0].tolist() == [1, 3, 2, 0, NOTHING, NOTHING]
 
 
-def judged(dataset: Dataset, made: Trial, *, masked: bool = True) -> Verdict:
+def judged(dataset: Dataset, made: Trial, *, masked: bool = True, sources: bool = False) -> Verdict:
     """Return the verdict of the product with the hashing encoder, and of the simple baselines."""
     settings, encoder = settings_for(dataset, dataset.k, masked=masked), HashingEncoder(64)
     index = index_of(dataset.items, float(dataset.events[0].at), encoder, settings)
@@ -158,6 +159,7 @@ def judged(dataset: Dataset, made: Trial, *, masked: bool = True) -> Verdict:
         index,
         masked=masked,
         baselines=evaluation.simple_baselines,  # type: ignore[arg-type]
+        sources=sources,
     )
 
 
@@ -207,6 +209,97 @@ def test_buckets_divide_the_cases_and_new_items_are_told_apart() -> None:
 def replace_item(event: Event, item_id: str) -> Event:
     """Return the event about another item."""
     return Event(event_id=event.event_id, user_id=event.user_id, type=event.type, at=event.at, item_id=item_id)
+
+
+def crowded(sides: int = 4, side: int = 120, users: int = 12, each: int = 10) -> Dataset:
+    """Return a world of more items than are compared: each user clicks things of one kind, never one twice."""
+    things, rng = ("red cup", "blue car", "old boat", "hot tea"), random.Random(1)
+    items = [Item(item_id=f"i{n}", title=things[n // side]) for n in range(sides * side)]
+    events = [
+        (planted.NOW + place * 60.0 + rng.random(), user, n + side * (user % sides))
+        for user in range(users)
+        for place, n in enumerate(rng.sample(range(side), each))
+    ]
+    made = [
+        Event(event_id=str(n), user_id=f"u{user}", type="click", at=at, item_id=f"i{item}")
+        for n, (at, user, item) in enumerate(sorted(events))
+    ]
+    return Dataset("crowded", items, made, ("split", "stream"), k=5)
+
+
+@pytest.mark.parametrize("protocol", ["split", "stream"])
+def test_a_source_that_holds_the_users_kind_finds_all_and_one_without_a_query_nothing(protocol: str) -> None:
+    """Interests reach the whole kind, which is smaller than what is compared; nobody asked for anything in words."""
+    dataset = crowded()
+    made = trial(dataset, protocol)
+    verdict = judged(dataset, made, sources=True)
+    assert verdict.reach["long interest"] == verdict.reach["last touches"] == verdict.reach["merged"] == 1.0
+    assert verdict.reach["asked"] == 0.0
+    assert 0.0 < verdict.reach["co-visits"] < 1.0
+    assert verdict.reach[ALL] >= verdict.reach["merged"]
+    assert verdict.reach_cases == sum(made.main)
+    assert evaluation.CANDIDATES - 10 <= verdict.candidates < evaluation.CANDIDATES  # less what the user had, 8 or 9
+
+
+def test_asking_the_sources_changes_no_list() -> None:
+    """Lists and chances are those of an evaluation that does not look."""
+    dataset = crowded()
+    made, numbers = trial(dataset, "stream"), numbers_of(dataset)
+    settings, encoder = settings_for(dataset, 5, masked=True), HashingEncoder(64)
+    index = index_of(dataset.items, planted.NOW, encoder, settings)
+    plain = ask_product(build(encoder, settings, index), made, numbers, 5)  # type: ignore[arg-type]
+    looked = build(encoder, settings, index)
+    answers = ask_product(looked, made, numbers, 5, reached=Reached(made))  # type: ignore[arg-type]
+    assert np.array_equal(plain.lists, answers.lists)
+    assert plain.chances == pytest.approx(answers.chances)
+
+
+def test_given_rows_are_asked_with_their_own_histories() -> None:
+    """What the row's user had is masked; what is wanted is of the same kind."""
+    dataset = crowded()
+    rows = [GivenRow("test", "u0", ("i1", "i2"), "i3"), GivenRow("test", "u1", ("i1", "i2"), "i2")]
+    dataset = replace(dataset, rows=rows, protocols=("given",))
+    verdict = judged(dataset, trial(dataset), sources=True)
+    assert (verdict.reach_cases, verdict.reach["long interest"], verdict.reach["merged"]) == (2, 0.5, 0.5)
+    assert judged(dataset, trial(dataset, again=True), masked=False, sources=True).reach["long interest"] == 1.0
+
+
+def test_a_long_trial_is_asked_at_so_many_places_from_its_first_main_case_to_its_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cost is bounded, and no end of the stream is left out."""
+    dataset = crowded()
+    made = trial(dataset, "stream")
+    monkeypatch.setattr(reach, "CASES", 3)
+    asked: list[list[str]] = []
+
+    class Noted(Reached):
+        def _note(self, found: object, wanted: object, index: object) -> None:
+            asked.extend(list(own) for own in wanted)  # type: ignore[attr-defined]
+
+    settings, encoder = settings_for(dataset, 5, masked=True), HashingEncoder(64)
+    personalizer = build(encoder, settings, index_of(dataset.items, planted.NOW, encoder, settings))
+    ask_product(personalizer, made, numbers_of(dataset), 5, reached=Noted(made))  # type: ignore[arg-type]
+    cases = made.cases
+    assert asked == [list(cases[n].wanted) for n in (0, (len(cases) - 1) // 2, len(cases) - 1)]
+
+
+def test_sources_are_in_the_line_the_table_and_the_page(tmp_path: Path) -> None:
+    """With the prefix of the other figures; nothing is said of them where they were not asked."""
+    dataset = crowded()
+    verdict = judged(dataset, trial(dataset, "split"), sources=True)
+    said = json.loads(report.line({"": verdict, "masked_": verdict}, 1.0))
+    assert said["sources"]["long interest"] == said["sources"]["masked_long interest"] == 1.0
+    assert said["beside"]["masked_candidates"] == pytest.approx(verdict.candidates, rel=1e-4)
+    assert said["beside"]["source_cases"] == verdict.reach_cases
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(report.source_table(verdict))
+    shown = console.export_text()
+    assert "…" not in shown
+    assert "recall@200" in shown
+    page = report.write([verdict], tmp_path / "asked").read_text()
+    assert "<td>co-visits</td>" in page
+    without = judged(dataset, trial(dataset, "split"))
+    assert (without.reach, json.loads(report.line({"": without}, 1.0))["sources"]) == ({}, {})
+    assert "co-visits</td>" not in report.write([without], tmp_path / "plain").read_text()
 
 
 def test_the_line_of_json_has_each_figure_with_its_interval_and_the_baselines() -> None:
