@@ -120,7 +120,7 @@ class UserTower(nn.Module):
         later[:INTERESTS, :INTERESTS] = False
         mixed = self.mix(rows, mask=later, src_key_padding_mask=~is_there)
         last = torch.where(is_touch.any(dim=1), INTERESTS + t - 1, INTERESTS - 1)
-        return F.normalize(self.out(mixed[torch.arange(n), last]), dim=-1)
+        return F.normalize(self.out(mixed[torch.arange(n, device=items.device), last]), dim=-1)
 
 
 class Towers(nn.Module):

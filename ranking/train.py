@@ -3,7 +3,8 @@
 Knows no events, files or clock: examples come in as arrays. Both losses are listwise softmax cross-entropy, the towers' over
 all items, M's over the candidates of a list; the target is what the user touched next. Where items are many, the towers'
 softmax takes the batch's own and a uniform sample of the others, each of which stands for as many as were left out (the
-correction of Bengio and Senecal, 2008).
+correction of Bengio and Senecal, 2008). The towers may be computed in half the bits, on a GPU, by several processes together;
+weights, softmax and what is held out are float32 wherever. M is fitted on the CPU, by each process alike.
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.nn import functional as F  # noqa: N812  as everybody writes it
 
 from ranking.index import NOWHERE
 from ranking.learned import standardised, tensors
 from ranking.snapshots import Snapshots
+from ranking.team import ALONE, Team
 from ranking.towers import INTERESTS, Shape, Towers
 
 ALL_UP_TO = 20_000  # items that a softmax takes whole
@@ -65,7 +69,10 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Plan:
-    """How to fit. Seconds are no part of it: the same plan and data give the same model."""
+    """How to fit. Seconds are no part of it: the same plan and data give the same model.
+
+    dtype: what the towers are computed in, float32, bfloat16 or float16; team: the processes that divide each of their batches.
+    """
 
     epochs: int = 12
     patience: int = 3
@@ -78,6 +85,8 @@ class Plan:
     tokens: int = 250_000  # of an epoch of the towers, at most: touches and interests of the users in it
     seed: int = 1
     device: str = "cpu"
+    dtype: str = "float32"
+    team: Team = ALONE
 
 
 def new_towers(shape: Shape, vectors: NDArray[np.float32], plan: Plan) -> Towers:
@@ -105,27 +114,32 @@ def fit_towers(
 ) -> tuple[Towers, int]:
     """Return the towers fitted, and after how many epochs: the best on what was held out, all of `plan` without it.
 
-    vectors: (slots, dim) of all items; rows: (slots,) of the residual table, 0 for none.
+    vectors: (slots, dim) of all items; rows: (slots,) of the residual table, 0 for none. All of a team return the same. Raises
+    ValueError when a batch has fewer examples than the team has processes.
     """
-    torch.manual_seed(plan.seed)
+    team, batches = plan.team, _Batches(examples.read, plan)
+    torch.manual_seed(plan.seed + team.rank)  # each leaves out others
     towers = towers.to(plan.device)
+    team.start_alike(towers)
     white = towers.item.whitened(torch.from_numpy(vectors).to(plan.device))  # once, not at each step
     catalogue = _Catalogue(white, torch.from_numpy(rows).to(plan.device), plan)
     optimizer = torch.optim.AdamW(towers.parameters(), plan.rate, weight_decay=plan.decay)
-    batches = _Batches(examples.read, plan)
-    steps = batches.in_epoch * plan.epochs
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate, total_steps=max(2, steps), pct_start=0.1)
+    steps = max(2, batches.in_epoch * plan.epochs)
+    rise = max(0.1, 1.5 / steps)  # torch divides by the steps of the rise less one, which must not be 0
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate, total_steps=steps, pct_start=rise)
+    scaler = GradScaler(white.device.type, init_scale=2.0**12, enabled=plan.dtype == "float16")
     order = np.random.default_rng(plan.seed)
     best = _Best(towers)
     for epoch in range(1, plan.epochs + 1):
         towers.train()
         losses = []
         for part in batches.epoch(order):
-            loss = catalogue.loss(towers, examples.take(part))
-            _step(towers, optimizer, loss)
+            own = team.share(part)
+            loss = catalogue.loss(towers, examples.take(own)) * (len(own) / len(part))
+            _step(towers, optimizer, loss, scaler, team)
             schedule.step()
-            losses.append(float(loss.detach()))
-        figures = {"loss": float(np.mean(losses))}
+            losses.append(loss.detach())
+        figures = {"loss": float(team.total(torch.stack(losses)).mean())}
         if held_out is not None:
             figures |= catalogue.figures(towers, held_out)
             best.note(epoch, figures["held_out_loss"])
@@ -137,11 +151,17 @@ def fit_towers(
     return towers.cpu().eval(), plan.epochs if held_out is None else best.epoch
 
 
-def _step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+def _step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, scaler: GradScaler | None = None, team: Team = ALONE
+) -> None:
+    scaler = scaler or GradScaler(enabled=False)
     optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    team.add_gradients(model)
+    scaler.unscale_(optimizer)
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
 
 
 class _Catalogue:
@@ -163,8 +183,10 @@ class _Catalogue:
             targets, touches = (torch.where(each >= 0, places[each.clamp(min=0)], NOWHERE) for each in (targets, read[0]))
             read = (touches, *read[1:])
         rows = rows * (torch.rand(len(rows), device=rows.device) >= self._plan.without_residual)
-        placed = towers.item.from_white(own, rows)
-        logits = towers.users(placed, *read) @ placed.T / towers.log_temperature.exp() + stands_for
+        with self._in_format():
+            placed = towers.item.from_white(own, rows)
+            users = towers.users(placed, *read)
+        logits = users.float() @ placed.float().T / towers.log_temperature.exp() + stands_for
         chances = F.log_softmax(logits, dim=1)
         hit = (chances.gather(1, targets.clamp(min=0)) * share).sum(1)
         smooth = self._plan.smoothing
@@ -181,7 +203,7 @@ class _Catalogue:
         weight = math.log(max(1.0, (count - len(needed)) / max(1, len(others))))
         stands_for = torch.cat([torch.zeros(len(needed)), torch.full((len(others),), weight)])
         kept = torch.from_numpy(np.concatenate([needed, others]).astype(np.int64))
-        return kept.to(device), stands_for.to(device)
+        return _moved(kept, device), _moved(stands_for, device)
 
     @torch.inference_mode()
     def figures(self, towers: Towers, examples: Examples) -> dict[str, float]:
@@ -191,18 +213,23 @@ class _Catalogue:
         placed = torch.cat(
             [towers.item.from_white(self._vectors[at : at + EVALUATED], self._rows[at : at + EVALUATED]) for at in starts]
         )
-        losses, hits = [], []
-        for part in _batches(len(examples), self._plan.batch, None):
+        sums, team = torch.zeros(2, device=placed.device), self._plan.team
+        for part in islice(_batches(len(examples), self._plan.batch, None), team.rank, None, team.size):
             own = examples.take(part)
             targets, share = _shares(own.targets, placed.device)
             logits = towers.users(placed, *self._to_device(own.read)) @ placed.T / towers.log_temperature.exp()
-            losses.append(-(F.log_softmax(logits, dim=1).gather(1, targets.clamp(min=0)) * share).sum(1))
+            loss = -(F.log_softmax(logits, dim=1).gather(1, targets.clamp(min=0)) * share).sum()
             rank = (logits > logits.gather(1, targets[:, :1].clamp(min=0))).sum(1)
-            hits.append((rank < 10).float())
-        return {"held_out_loss": float(torch.cat(losses).mean()), "held_out_recall_10": float(torch.cat(hits).mean())}
+            sums += torch.stack([loss, (rank < 10).sum()])
+        loss, recall = (team.total(sums) / len(examples)).tolist()
+        return {"held_out_loss": loss, "held_out_recall_10": recall}
+
+    def _in_format(self) -> torch.autocast:
+        dtype: torch.dtype = getattr(torch, self._plan.dtype)
+        return torch.autocast(self._vectors.device.type, dtype, enabled=dtype != torch.float32)
 
     def _to_device(self, read: Snapshots) -> tuple[Any, ...]:
-        return tuple(each.to(self._vectors.device) for each in tensors(read))
+        return tuple(_moved(each, self._vectors.device) for each in tensors(read))
 
 
 def fit_ranker(
@@ -313,9 +340,14 @@ class _Best:
 
 def _shares(targets: NDArray[np.int32], device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the targets and each one's share of 1, both (n, k)."""
-    own = torch.from_numpy(targets.astype(np.int64)).to(device)
+    own = _moved(torch.from_numpy(targets.astype(np.int64)), device)
     there = (own >= 0).float()
     return own, there / there.sum(1, keepdim=True).clamp(min=1.0)
+
+
+def _moved(value: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on a device; the CPU does not wait for the copy to a GPU."""
+    return value.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else value.to(device)
 
 
 def _batches(count: int, size: int, order: np.random.Generator | None) -> Iterator[NDArray[np.int64]]:
@@ -330,6 +362,10 @@ class _Batches:
     def __init__(self, read: Snapshots, plan: Plan) -> None:
         self._lengths = (read.touches != NOWHERE).sum(axis=1)
         self._count = max(1, math.ceil(len(read) / plan.batch))
+        if len(read) // self._count < plan.team.size:
+            raise ValueError(
+                f"{plan.team.size} processes cannot share {len(read)} examples in batches of {plan.batch}: start fewer"
+            )
         tokens = int(self._lengths.sum()) + INTERESTS * len(read)
         self.in_epoch = max(1, min(self._count, self._count * plan.tokens // max(1, tokens)))
 

@@ -1,7 +1,7 @@
 """What a training has finished, kept in a folder, so that one that was cut off does not do it again.
 
 Does not know what is fitted. Files are named by a digest of all that the training starts from: another history, encoder or
-plan finds nothing.
+plan finds nothing. The first process of a team looks and writes for all.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from ranking.team import Team
 from streams.training import Fitted
 
 EPOCH = "epoch"
@@ -35,18 +36,22 @@ def digest_of(*parts: Any) -> str:
 class Checkpoint:
     """Fits by name, of one training. found: the names of those that need not be made again."""
 
-    def __init__(self, folder: Path, digest: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._digest = folder, digest
+    def __init__(self, folder: Path, digest: str, team: Team) -> None:
+        if team.is_first:
+            folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._digest, self._team = folder, digest, team
         self.found: list[str] = []
 
     def keep(self, name: str, make: Callable[[], Fitted]) -> Fitted:
         """Return a fit that is there, or make it and write it down."""
         path = self._folder / f"{self._digest}-{name.replace(' ', '-')}.safetensors"
-        if path.is_file():
+        kept = self._team.from_first(lambda: _read(path) if path.is_file() else None)
+        if kept is not None:
             self.found.append(name)
-            return _read(path)
+            return kept
         tensors, epoch = make()
+        if not self._team.is_first:
+            return tensors, epoch
         scratch = path.with_suffix(".new")
         save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, scratch, {EPOCH: str(epoch)})
         os.replace(scratch, path)

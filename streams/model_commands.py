@@ -52,13 +52,17 @@ def train(
     if width % 2:
         raise typer.BadParameter(f"--width is {width}: give an even number")
     from streams import trainer
+    from streams.together import together
     from streams.training import Sizes
 
     settings = all_settings.load(broker=broker)
-    dataset = _of_topics(settings) if from_topics else _of_files(events, items, columns, kind)
-    order = trainer.Order(out, trainer.plan_for(settings, seed, epochs), Sizes(width=width), everything, resume, tensorboard)
-    made = trainer.run(dataset, order, Console())
-    print(f"{out} holds model {made.head.version}; next: headrace model publish {out} --use")
+    with together(settings.device) as (team, device):
+        plan = trainer.plan_for(settings, seed, epochs, device, team)
+        dataset = team.from_first(lambda: _of_topics(settings) if from_topics else _of_files(events, items, columns, kind))
+        order = trainer.Order(out, plan, Sizes(width=width), everything, resume, tensorboard)
+        made = trainer.run(dataset, order, Console(quiet=not team.is_first))
+    if team.is_first:
+        print(f"{out} holds model {made.head.version}; next: headrace model publish {out} --use")
 
 
 def _of_topics(settings: all_settings.Settings) -> Any:

@@ -34,10 +34,10 @@ def bar(doing: str) -> Iterator[Callable[[float], None]]:
 
 
 @contextmanager
-def stages() -> Iterator[Show]:
+def stages(*, is_shown: bool = True) -> Iterator[Show]:
     """Show a bar for each stage, from its first share on, and leave them all when the block ends."""
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not (is_shown and console.is_terminal):
         yield lambda stage, share, note="": None
         return
     note = TextColumn("{task.fields[note]}")

@@ -21,6 +21,7 @@ from encoders.device import choose, probe
 from ranking import bundle, features
 from ranking.bundle import Bundle, sealed
 from ranking.index import ItemIndex
+from ranking.team import ALONE, Team
 from ranking.train import Plan, Tell
 from streams import evaluation, report
 from streams.answers import Remembered, index_of
@@ -61,17 +62,22 @@ class Order:
 def run(dataset: Dataset, order: Order, console: Console) -> Bundle:
     """Train, save the bundle, print its figures beside those of others, and return it.
 
+    Of a team, the first process alone saves and measures; the towers that the others return are the same.
     Raises TrainingError, DatasetError, EncoderError, TensorBoardMissing.
     """
+    plan, team = order.plan, order.plan.team
+    many = f", in each of {team.size} processes" if team.size > 1 else ""
     settings = evaluation.settings_for(dataset, dataset.k, masked=False)
-    encoder = Remembered(load_encoder(settings), settings.cache_dir / "evaluated", f"-{settings.max_tokens}-{settings.dtype}")
-    console.print(encoder.reason, markup=False)
+    if team.size > 1:
+        settings = settings.model_copy(update={"device": plan.device})
     asked = None if order.everything else trial(dataset, PROTOCOL, "valid")
     known = dataset.events if asked is None else asked.known
-    with _curves(order.curves) as write, stages() as show:
-        index = index_of(dataset.items, float(dataset.events[0].at), encoder, settings, lambda share: show("items", share))
-        encoder.save()
-        made = _fit(dataset, known, order, settings, encoder, index, _teller(order.plan, show, write), console)
+    with _curves(order.curves if team.is_first else None) as write, stages(is_shown=team.is_first) as show:
+        encoder, index = team.first_then_others(lambda: _encoded(dataset, settings, team, console, show))
+        console.print(f"the towers are fitted on {plan.device} in {plan.dtype}{many}", markup=False)
+        made = _fit(dataset, known, order, settings, encoder, index, _teller(plan, show, write), console)
+        if not team.is_first:
+            return made
         bundle.save(made, order.out)  # the figures take a while
         if asked is None:
             return made
@@ -83,9 +89,25 @@ def run(dataset: Dataset, order: Order, console: Console) -> Bundle:
     return made
 
 
-def plan_for(settings: Settings, seed: int, epochs: int) -> Plan:
-    """Return the plan of a training on the settings' device."""
-    return Plan(epochs=epochs, seed=seed, device=choose(settings.device, "float32", probe()).device)
+def plan_for(settings: Settings, seed: int, epochs: int, device: str, team: Team = ALONE) -> Plan:
+    """Return the plan of a training on a device, as settings name it, in the settings' number format. Raises EncoderError.
+
+    On a CPU "auto" is float32: what half the bits gain there is timed for encoders, not for a fit.
+    """
+    machine = probe()
+    place = choose(device, "float32", machine).device
+    dtype = "float32" if (place, settings.dtype) == ("cpu", "auto") else choose(place, settings.dtype, machine).dtype
+    return Plan(epochs=epochs, seed=seed, device=place, dtype=dtype, team=team)
+
+
+def _encoded(dataset: Dataset, settings: Settings, team: Team, console: Console, show: Show) -> tuple[Remembered, ItemIndex]:
+    """Return the encoder and an index of the items, whose vectors are kept in the cache."""
+    encoder = Remembered(load_encoder(settings), settings.cache_dir / "evaluated", f"-{settings.max_tokens}-{settings.dtype}")
+    console.print(encoder.reason, markup=False)
+    index = index_of(dataset.items, float(dataset.events[0].at), encoder, settings, lambda share: show("items", share))
+    if team.is_first:
+        encoder.save()
+    return encoder, index
 
 
 def _fit(
@@ -103,7 +125,7 @@ def _fit(
     checkpoint = None
     if order.resume is not None:
         start = (encoder.id, features.NAMES, asdict(order.plan), asdict(order.sizes), kept, dataset.least)
-        checkpoint = Checkpoint(order.resume, digest_of(start, dataset.items, known))
+        checkpoint = Checkpoint(order.resume, digest_of(start, dataset.items, known), order.plan.team)
     made = train(
         build(encoder, settings, index),
         known,
