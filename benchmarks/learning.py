@@ -36,7 +36,7 @@ from streams.lessons import Lessons, Listed
 from streams.messages import Event, RecommendationList, RecommendedItem
 from streams.personalizer import load_encoder
 from streams.terminal import bar
-from streams.training import Replay, train, turns
+from streams.training import Replay, train, turns, windows
 
 TRAINED = 0.5  # share of the events that the model is trained on
 SPAN = (0.3, 0.5)  # of the replayed events: where bots come
@@ -46,7 +46,6 @@ K = 20
 WINDOW_S = 30 * 86_400.0  # users of these sets come back after days
 NOWHERE = -1
 BOT = "bot-"
-AT_ONCE = 64  # events whose order among different users is let go
 
 IsWanted = Callable[[Event], bool]
 
@@ -88,10 +87,10 @@ class Stream:
 
     def play(self, events: Sequence[Event], number: int, progress: Callable[[float], None] = lambda share: None) -> Run:
         """Ask and fold events in their order. number: of those that were folded before."""
-        for first in range(0, len(events), AT_ONCE):
-            for turn in turns(events, first, min(first + AT_ONCE, len(events))):
+        for first, last in windows(events, 0, len(events)):
+            for turn in turns(events, first, last):
                 self._turn([(number + place, event) for place, event in turn])
-            progress(first / len(events))
+            progress(last / len(events))
         return self.run
 
     def _turn(self, turn: list[tuple[int, Event]]) -> None:

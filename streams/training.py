@@ -35,6 +35,7 @@ from streams.personalizer import Personalizer, Sourced
 from streams.signals import SignalCounter
 
 WINDOW = 512  # events whose order among different users is let go: all of a user's in their order
+WINDOW_S = 300.0  # and the most that they are apart: what others did a moment ago decides what is popular now
 TOWERS_FROM = 0.1  # share of the events before which too little is known to learn from
 TOWERS_TO = 0.75  # share of the events that the towers learn from before M does
 HELD_OUT = 0.1  # of the towers' examples: the newest
@@ -98,11 +99,23 @@ class Replay:
         self, events: Sequence[Event], start: int, end: int, ask: Callable[[list[tuple[int, Event]]], None], tell: Tell
     ) -> None:
         """Fold the events of a range; `ask` is called with those of different users just before they are folded."""
-        for first in range(start, end, WINDOW):
-            for turn in turns(events, first, min(first + WINDOW, end)):
+        told = start
+        for first, last in windows(events, start, end):
+            for turn in turns(events, first, last):
                 ask(turn)
                 self.fold(turn)
-            tell("replay", min(first + WINDOW, end), {"share": min(first + WINDOW, end) / len(events)})
+            if last - told >= WINDOW or last == end:
+                told = last
+                tell("replay", last, {"share": last / len(events)})
+
+
+def windows(events: Sequence[Event], start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield where the windows of a range of places begin and end."""
+    first = start
+    for place in range(start + 1, end + 1):
+        if place == end or place - first == WINDOW or float(events[place].at) - float(events[first].at) > WINDOW_S:
+            yield first, place
+            first = place
 
 
 def turns(events: Sequence[Event], start: int, end: int) -> Iterator[list[tuple[int, Event]]]:

@@ -21,7 +21,7 @@ from ranking.train import Plan
 from streams.messages import Event
 from streams.personalizer import Personalizer, build
 from streams.settings import Settings
-from streams.training import Replay, Sizes, TrainingError, train, turns
+from streams.training import WINDOW, WINDOW_S, Replay, Sizes, TrainingError, train, turns, windows
 
 CIRCLES, EACH, USERS, STEPS = 6, 8, 120, 6
 ITEMS = [f"i{number:02d}" for number in range(CIRCLES * EACH)]
@@ -36,6 +36,9 @@ def world(items: list[str] = ITEMS) -> Personalizer:
     vectors = clusters(len(items), 1, encoder.dim)
     index.upsert([item(name, brand=f"b{n % 5}") for n, name in enumerate(items)], vectors)
     return build(encoder, Settings(encoder="hashing", list_size=5, diversity=0.0, seen_types=()), index)
+
+
+TIMES = [NOW + n for n in range(0, 3_000, 100)] + [NOW + 4_000.0] * 600
 
 
 def walks(users: int = USERS, steps: int = STEPS, seed: int = 1) -> list[Event]:
@@ -69,6 +72,18 @@ def share_right(personalizer: Personalizer) -> float:
         number = ITEMS.index(last.item_id or "")
         right += own[0].item_id == ITEMS[number // EACH * EACH + (number + 1) % EACH]
     return right / len(lists)
+
+
+def test_a_replay_knows_what_others_did_some_minutes_ago() -> None:
+    """No window is longer than its bounds in time and number, and together they are the range."""
+    events = [Event(event_id=f"{n}", user_id=f"u{n}", type="click", at=at, item_id="i") for n, at in enumerate(TIMES)]
+    found = list(windows(events, 1, len(events)))
+    assert [first for first, _ in found] == [1, *[last for _, last in found[:-1]]]
+    assert found[-1][1] == len(events)
+    assert all(last - first <= WINDOW and TIMES[last - 1] - TIMES[first] <= WINDOW_S for first, last in found)
+    assert len(found) < len(events) / 2
+    assert max(last - first for first, last in found) == WINDOW
+    assert list(windows(events, 3, 3)) == []
 
 
 def test_a_planted_habit_is_learnt(model: Bundle) -> None:
