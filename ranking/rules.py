@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ranking.profile import Profile, seen_keys
 
-COLD_SHARE = 8  # a user of whom nothing is known sees at most an eighth of the list from one category
+COLD_SHARE = 8  # a user of whom nothing is known sees at most an eighth of the list from one category, at diversity above 0
 HELD = 1e6  # far below any logit: what a bound holds back, best first
 PINNED = 1e6  # far above any logit: such a candidate stands in the list whatever the bounds, and counts for them
 POOL = 3  # the list is picked from the best POOL x size candidates: lower, the discount hardly reaches
@@ -24,7 +24,7 @@ class Rules:
     """size: items in a list. max_per_category, max_per_brand: 0 is no bound.
 
     diversity: in [0, 1]; an item loses diversity * n / size of its logit for n items of its category above it, or, by_likeness,
-    what `ranking.diversity` takes.
+    what `ranking.diversity` takes. At 0 lists are by relevance alone, those of newcomers too.
     """
 
     size: int = 20
@@ -36,7 +36,8 @@ class Rules:
     def bounds(self, cold: bool) -> tuple[int, int]:
         """Return how many items of one category and of one brand may stand in a list of a user, known or not."""
         bound = self.max_per_category or self.size
-        return min(bound, max(1, self.size // COLD_SHARE)) if cold else bound, self.max_per_brand or self.size
+        is_broad = cold and self.diversity > 0.0
+        return min(bound, max(1, self.size // COLD_SHARE)) if is_broad else bound, self.max_per_brand or self.size
 
 
 def unseen(slots: NDArray[np.int64], keys: NDArray[np.uint64], profiles: Sequence[Profile]) -> NDArray[np.bool_]:
@@ -62,7 +63,8 @@ def choose(
     category, brand: (capacity,) codes by slot, 0 is none. Candidates of logit -inf never stand in a list. Where bounds on
     categories and brands would leave a list short, the best of what they held back fill it up, at the end.
     """
-    bounded = cold | bool(rules.max_per_category or rules.max_per_brand)  # a bound may reach for what stands far below
+    is_broad = cold & (rules.diversity > 0.0)
+    bounded = is_broad | bool(rules.max_per_category or rules.max_per_brand)  # a bound may reach for what stands far below
     order = np.argsort(-logit, axis=1, kind="stable")[:, : None if bounded.any() else POOL * rules.size]
     logits = np.take_along_axis(logit, order, axis=1)
     logits[~bounded, POOL * rules.size :] = -np.inf  # whoever shares the batch

@@ -115,7 +115,7 @@ def test_cold() -> None:
     """A user of whom nothing is known gets a list of many kinds, though the newest items are all of one."""
     index = world()
     index.at[: len(VECTORS)] = NOW - np.arange(len(VECTORS))  # all jazz is newer than all sport ...
-    own = made(nobody(), index=index, size=16)
+    own = made(nobody(), index=index, size=16, diversity=0.1)
     assert len(own) == 16
     assert max(of_kinds(own).count(kind) for kind in KINDS) == 2
     assert all(ranked.reason == "new" for ranked in own)
@@ -123,7 +123,7 @@ def test_cold() -> None:
 
 def test_who_only_dislikes() -> None:
     """A user who has only turned something down gets a mixed list without it."""
-    kinds = of_kinds(made(profile_of(act(0, "jazz0", "dislike", -2.0)), size=16))
+    kinds = of_kinds(made(profile_of(act(0, "jazz0", "dislike", -2.0)), size=16, diversity=0.1))
     assert "jazz" not in kinds
     assert len(set(kinds)) >= 6
 

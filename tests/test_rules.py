@@ -105,10 +105,11 @@ def test_no_category_is_alone() -> None:
 def test_cold() -> None:
     """A user of whom nothing is known sees an eighth of the list from one category, where there are enough of them."""
     logits, codes = planted(each=50, kinds=10)
-    rules = Rules(size=16, diversity=0.0)
+    rules = Rules(size=16, diversity=0.001)
     own = chosen(logits, codes, rules, cold=True)
     assert max(sum(codes[n] == code for n in own) for code in codes) == 16 // COLD_SHARE
     assert len({codes[n] for n in chosen(logits, codes, rules)}) == 1
+    assert len({codes[n] for n in chosen(logits, codes, Rules(size=16, diversity=0.0), cold=True)}) == 1
 
 
 def test_unseen() -> None:
