@@ -28,10 +28,10 @@ from ranking.snapshots import Snapshots, snapshots
 EXACT_UP_TO = 20_000  # items: above, an inverted file
 AT_ONCE = 1_024  # items whose V' is computed while lists wait: 30 ms
 NEAR = 100  # candidates by U'
-ADDED = 250  # candidates that the model adds, of all its sources in turn
+ADDED = 300  # candidates that the model adds, of all its sources in turn
 M = "m."  # what the names of M's tensors begin with; before M is fitted there are none, and the zero-shot scores stand
 CLIP = 8.0  # standard deviations
-HOTTEST = 30  # candidates that all users get, by each of the four decays
+HOTTEST = 50  # candidates that all users get, by each of the four decays
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,7 +192,7 @@ class Signals:
         return heats
 
     def hottest(self, k: int, at: float) -> list[str]:
-        """Return the ids of the k items with the most touches now, by each of HEATS, without repeats.
+        """Return the ids of the k items with the most touches now, by each of HEATS in turn, without repeats.
 
         Computed anew at most once a minute of `at`.
         """
@@ -351,13 +351,13 @@ class Signals:
         return (self._recent, self._day, self._week, self._steady)
 
     def _hot(self, k: int) -> list[str]:
-        found: dict[str, None] = {}
+        columns = []
         rows = np.flatnonzero(self._at > NEVER)
         for heat, half_life_s in zip(self._heats(), self.settings.of_heats(), strict=True):
             # All counts decay alike: as if decayed to time 0, they are ordered as at any time.
             heats = np.log2(np.maximum(heat[rows], TINY)) + self._at[rows] / half_life_s
-            found |= dict.fromkeys(self._ids[row] for row in rows[np.argsort(-heats, kind="stable")[:k]].tolist())
-        return list(found)
+            columns.append([self._ids[row] for row in rows[np.argsort(-heats, kind="stable")[:k]].tolist()])
+        return list(dict.fromkeys(chain.from_iterable(zip(*columns, strict=True))))
 
     def _rise(self) -> list[tuple[str, float]]:
         rows = np.flatnonzero(self._recent > 0.0)
