@@ -27,6 +27,7 @@ from streams.broker import BrokerError, start_apache, start_embedded
 from streams.kafka import TopicError, check_topics, create_topics, topics, wait_for_broker
 from streams.model_commands import model, train
 from streams.options import AsJson, Broker, EventType, Map, Titles
+from streams.report_command import report
 from streams.rows import Row, parse_columns, rows
 from streams.sending import delete_items, send_events, send_items
 from streams.settings import Settings
@@ -50,6 +51,7 @@ dead_letters = typer.Typer(no_args_is_help=True, help="What workers refused: loo
 app.add_typer(dead_letters, name="dead-letters", rich_help_panel="Data")
 app.command(rich_help_panel="Models")(train)
 app.add_typer(model, name="model", rich_help_panel="Models")
+app.command(rich_help_panel="Look")(report)
 
 
 @app.command(rich_help_panel="Run")

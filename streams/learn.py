@@ -31,7 +31,7 @@ from streams.erasure import Erasures
 from streams.fence import is_mark
 from streams.follow import Follower
 from streams.kafka import connection, topics
-from streams.lessons import Lessons, Listed
+from streams.lessons import Lessons, Listed, is_of_another
 from streams.messages import ERASE, BadMessage, Event, RecommendationList, decode_event
 from streams.metrics import LearnMetrics, Metrics
 from streams.models import ZERO_SHOT
@@ -204,6 +204,9 @@ class Learning(Service):  # type: ignore[misc]  # mode is untyped to mypy here
         except (RecordError, msgspec.DecodeError, UnicodeDecodeError) as error:
             self.counted.left_out.labels("unreadable").inc()
             log.warning("left out: %s/%d@%d: %s", record.topic, record.partition, record.offset, error)
+            return None
+        if is_of_another(told, self.personalizer.model):
+            self.counted.left_out.labels("another model").inc()
             return None
         return self._pairs.list(told) if self._is_drawn(told) else None
 

@@ -27,6 +27,14 @@ class Listed(NamedTuple):
     list: RecommendationList
 
 
+def is_of_another(told: RecommendationList, model: str) -> bool:
+    """Tell whether a list is of a variant with a model of its own, of which nothing is to be learnt for this one.
+
+    Without an experiment a list of another model is one from before or after a swap, and joins as it always did.
+    """
+    return told.variant is not None and told.model != model
+
+
 class Lessons:
     """Learning on the model that a personalizer ranks with. Not safe to use from two threads at once.
 

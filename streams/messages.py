@@ -148,7 +148,7 @@ class RecommendedItem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False)
     ) = None
 
 
-class RecommendationList(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class RecommendationList(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """A user's refreshed list. Topic `recommendations`, key `user_id`."""
 
     list_id: Id
@@ -159,6 +159,7 @@ class RecommendationList(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     published_at: float
     model: Annotated[str, msgspec.Meta(description="'zero-shot', or the version of the model bundle")]
     covers: Annotated[int, msgspec.Meta(ge=0, description="how many events this list is newer than the last one by")]
+    variant: Annotated[str, msgspec.Meta(description="'experiment/variant' that the list is of, where one runs")] | None = None
 
 
 class Erasure(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):

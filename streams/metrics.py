@@ -51,6 +51,11 @@ class Metrics:
         self.models_refused = Counter(
             "headrace_models_refused", "Models, or messages about them, that could not be used", registry=registry
         )
+        self.variants_waiting = Gauge(
+            "headrace_variants_waiting",
+            "Models that variants name and that are not there: their users get lists of no variant",
+            registry=registry,
+        )
         self.partitions = Gauge("headrace_partitions", "Partitions of events that this worker owns", registry=registry)
 
     def watch(self, index_items: Callable[[], int], lag: Callable[[], int], partitions: Callable[[], int]) -> None:

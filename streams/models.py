@@ -6,7 +6,7 @@ parts; what workers rank with stands under one key, so that a swap is one messag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 
@@ -91,9 +91,9 @@ class Shelf:
             raise BundleError(f"what was published as model {version} is model {found.head.version}: publish it again")
         return found
 
-    def superfluous(self) -> list[str]:
-        """Return the versions that may go: all but the KEEP newest, the one in use, and the one before it."""
-        needed = {self.current, self.in_use.before if self.in_use is not None else ZERO_SHOT}
+    def superfluous(self, named: Collection[str] = ()) -> list[str]:
+        """Return the versions that may go: all but the KEEP newest, the one in use, the one before it, and those named."""
+        needed = {self.current, self.in_use.before if self.in_use is not None else ZERO_SHOT, *named}
         return [version for version in list(self.versions)[:-KEEP] if version not in needed]
 
     def _content(self, version: str, name: str, digests: tuple[str, ...]) -> bytes:

@@ -254,6 +254,7 @@ class Personalize:
         messages = []
         for user, items in lists.items():
             event, partition, offset = newest[user]
+            model, variant = self.personalizer.made_by(user)
             message = RecommendationList(
                 list_id=f"{partition}-{offset}",
                 user_id=user,
@@ -261,8 +262,9 @@ class Personalize:
                 event_id=event.event_id,
                 event_at=float(event.at),
                 published_at=at,
-                model=self.personalizer.model,
+                model=model,
                 covers=covers[user],
+                variant=variant,
             )
             messages.append(Outgoing(topic, partition, user.encode(), encode(message)))
         return messages

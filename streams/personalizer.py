@@ -7,7 +7,7 @@ live. Profiles pass its border as packed records.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import NamedTuple
@@ -26,7 +26,8 @@ from ranking.profile import MAX_TOUCHES, HalfLives, Profile, Touch, Update, fold
 from ranking.ranker import ZeroShot
 from ranking.rules import Rules
 from ranking.signals import Signals, SignalSettings
-from streams import rulebook
+from streams import experiments, rulebook
+from streams.experiments import Experiment, Variant
 from streams.messages import Event, Interaction, RecommendedItem
 from streams.settings import Settings
 from streams.words import Said, read
@@ -91,7 +92,7 @@ class Weights:
 
 
 class Personalizer:
-    """Encode, fold and recommend with one encoder, index and set of signals.
+    """Encode, fold and recommend with one encoder, index and set of signals; all users alike, unless an experiment runs.
 
     It remembers what it unpacked in the last fold; what it returns depends on its arguments, the index and the signals alone.
     """
@@ -101,6 +102,9 @@ class Personalizer:
         self.maker = maker
         self.weights = weights
         self.text_length = text_length
+        self.experiment: Experiment | None = None
+        self._plain: dict[str, ListMaker] = {}  # by variant, whatever its model
+        self._makers: dict[str, ListMaker] = {}  # the same with their models, of those whose model is there
         self._key = key_of(encoder.id)
         self._unpacked: dict[str, tuple[bytes, Profile]] = {}  # of the last fold: `recommend` mostly wants these
 
@@ -162,8 +166,35 @@ class Personalizer:
         return [self._profile(user, record) for user, record in records.items()]
 
     def use(self, model: ZeroShot | Learned) -> None:
-        """Rank with another model from the next list on. Any thread may call it."""
+        """Rank with another model from the next list on. With an experiment, only the thread that makes lists may call it."""
         self.maker = replace(self.maker, model=model)
+        self._arm(lambda variant: model if variant.model is None else None)
+
+    def use_for_variants(self, model: Learned) -> None:
+        """Rank with a model for the users of the variants that name it. Only the thread that makes lists may call it."""
+        self._arm(lambda variant: model if variant.model == model.name else None)
+
+    def run(self, experiment: Experiment | None) -> None:
+        """Split users from the next list on. A variant that names a version waits for `use_for_variants`."""
+        self.experiment, self._makers = experiment, {}
+        variants = experiment.variants if experiment is not None else ()
+        self._plain = {variant.name: _under(self.maker, variant.settings) for variant in variants}
+        self._arm(lambda variant: self.maker.model if variant.model is None else variant.weights)
+
+    @property
+    def named_models(self) -> frozenset[str]:
+        """The versions that variants name."""
+        return self.experiment.models if self.experiment is not None else frozenset()
+
+    def made_by(self, user_id: str) -> tuple[str, str | None]:
+        """Return which model makes a user's lists now, and for which variant of an experiment, if any.
+
+        Who has the model in use in place of the one of the variant is in no variant: it would be told of what it did not get.
+        """
+        variant = self._variant(user_id)
+        if variant is None or self.experiment is None:
+            return self.model, None
+        return self._makers[variant.name].model.name, self.experiment.label(variant)
 
     def is_counted(self, record: bytes, partition: int, offset: int) -> bool:
         """Tell whether a profile holds the event at this place, or a later one of its partition. Raises RecordError."""
@@ -171,7 +202,19 @@ class Personalizer:
 
     def recommend(self, records: Mapping[str, bytes], at: float) -> dict[str, tuple[RecommendedItem, ...]]:
         """Return each user's list at a time (Unix seconds), best first."""
-        maker, profiles = self.maker, self.profiles(records)
+        if self.experiment is None:
+            return self._recommend(self.maker, records, at)
+        groups: dict[str, dict[str, bytes]] = {}
+        for user, record in records.items():
+            variant = self._variant(user)
+            groups.setdefault("" if variant is None else variant.name, {})[user] = record
+        made: dict[str, tuple[RecommendedItem, ...]] = {}
+        for name, own in groups.items():
+            made |= self._recommend(self._makers.get(name, self.maker), own, at)
+        return {user: made[user] for user in records}
+
+    def _recommend(self, maker: ListMaker, records: Mapping[str, bytes], at: float) -> dict[str, tuple[RecommendedItem, ...]]:
+        profiles = self.profiles(records)
         seeds = [_seed(user, profile) for user, profile in zip(records, profiles, strict=True)] if maker.explore.share else ()
         lists = maker.lists(profiles, at, seeds)
         return {user: tuple([RecommendedItem(*item) for item in own]) for user, own in zip(records, lists, strict=True)}
@@ -184,6 +227,17 @@ class Personalizer:
         users = dict.fromkeys(sourced.event.user_id for sourced in batch)
         now = {user: folded.records.get(user) or records.get(user) or b"" for user in users}
         return folded, self.recommend({user: record for user, record in now.items() if record}, at)
+
+    def _variant(self, user_id: str) -> Variant | None:
+        """Return a user's variant, None where its model is not there."""
+        variant = self.experiment.variant_of(user_id) if self.experiment is not None else None
+        return variant if variant is not None and variant.name in self._makers else None
+
+    def _arm(self, model_of: Callable[[Variant], ZeroShot | Learned | None]) -> None:
+        """Give the variants that a model is returned for a maker with it."""
+        for variant in self.experiment.variants if self.experiment is not None else ():
+            if (model := model_of(variant)) is not None:
+                self._makers[variant.name] = replace(self._plain[variant.name], model=model)
 
     def _profile(self, user: str, record: bytes) -> Profile:
         packed, profile = self._unpacked.get(user, (None, None))
@@ -257,8 +311,11 @@ def new_index(encoder: Encoder, settings: Settings) -> ItemIndex:
 
 
 def kept_attributes(settings: Settings) -> tuple[str, ...]:
-    """Return the names of the attributes that the settings' rules ask for."""
-    return rulebook.attributes_of(_rules(settings))
+    """Return the names of the attributes that the settings' rules ask for, those of an experiment's variants too."""
+    experiment = experiments.of(settings)
+    variants = experiment.variants if experiment is not None else ()
+    each = [settings, *[variant.settings for variant in variants]]
+    return rulebook.attributes_of([rule for own in each for rule in _rules(own)])
 
 
 def _rules(settings: Settings) -> tuple[BusinessRule, ...]:
@@ -275,7 +332,19 @@ def build(encoder: Encoder, settings: Settings, index: ItemIndex | None = None, 
     )
     trend = SignalSettings(settings.trend_half_life_hours * 3_600.0, settings.popular_half_life_days * 86_400.0)
     index = index if index is not None else new_index(encoder, settings)
+    maker = _under(ListMaker(index, signals if signals is not None else Signals(trend), half_lives=half_lives), settings)
+    return Personalizer(encoder, maker, weights_of(settings), settings.text_length)
+
+
+def weights_of(settings: Settings) -> Weights:
+    """Return what events weigh by the settings."""
+    return Weights(settings.event_weights, settings.rating_scale, frozenset(settings.seen_types))
+
+
+def _under(maker: ListMaker, settings: Settings) -> ListMaker:
+    """Return a maker whose lists are as the settings ask for: of the size, limits, rules and exploration."""
     business = _rules(settings)
+    maker.index.watch(rule.condition for rule in business)
     limits = Rules(
         size=settings.list_size,
         max_per_category=settings.max_per_category,
@@ -283,18 +352,13 @@ def build(encoder: Encoder, settings: Settings, index: ItemIndex | None = None, 
         max_per_brand=settings.max_per_brand,
         by_likeness=settings.diversity_by == "likeness",
     )
-    index.watch(rule.condition for rule in business)
-    maker = ListMaker(
-        index,
-        signals if signals is not None else Signals(trend),
+    return replace(
+        maker,
         rules=limits,
-        half_lives=half_lives,
         candidates=settings.candidates,
         business=business,
         explore=Explore(settings.explore, settings.explore_days * 86_400.0, settings.explore_touches),
     )
-    weights = Weights(settings.event_weights, settings.rating_scale, frozenset(settings.seen_types))
-    return Personalizer(encoder, maker, weights, settings.text_length)
 
 
 def _seed(user: str, profile: Profile) -> int:

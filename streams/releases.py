@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from ranking.bundle import Bundle
-from streams import models
+from streams import experiments, models
 from streams.kafka import check_topics, open_producer, topics
 from streams.messages import ModelInUse, encode
 from streams.models import CURRENT, ZERO_SHOT, Change, Shelf
@@ -37,13 +37,15 @@ def on_topic(settings: Settings) -> Shelf:
 def publish(settings: Settings, bundle: Bundle, progress: Callable[[float], None] = lambda share: None) -> list[str]:
     """Put a bundle on the topic, and take old versions off it; return those. It is not used yet.
 
-    A version that is there already is written once more, which repairs it. Raises TopicError, RightsError, BrokerUnreachable.
+    A version that is there already is written once more, which repairs it. Those that an experiment
+    names stay. Raises TopicError, RightsError, BrokerUnreachable.
     """
     check_command_rights(settings, "model publish")
     check_topics(settings, [topics(settings).models])
     _send(settings, list(models.messages_of(bundle, time.time())), progress)
     shelf = on_topic(settings)
-    gone = shelf.superfluous()
+    experiment = experiments.of(settings)
+    gone = shelf.superfluous(experiment.models if experiment is not None else ())
     _send(settings, list(models.deletions(shelf.versions, gone)))
     return gone
 

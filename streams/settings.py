@@ -236,6 +236,11 @@ class Settings(BaseSettings):
     rules: Path | None = setting(
         None, "TOML file of business rules: boost, bury, pin, exclude; docs/rules.md shows them.", group="Lists"
     )
+    experiment_file: Path | None = setting(
+        None,
+        "TOML file of an experiment: variants of lists, each for a share of the users; docs/experiments.md.",
+        group="Lists",
+    )
     explore: float = setting(
         0.0,
         "Share of places, but the first, that go to new items which the ranking would not show; such lists tell propensities.",
@@ -374,6 +379,10 @@ class Settings(BaseSettings):
             from streams import rulebook  # NumPy: not for commands without rules
 
             rulebook.read(self.rules, self.list_size)
+        if self.experiment_file is not None:
+            from streams import experiments  # as above
+
+            experiments.read(self.experiment_file, self)
         if self.backlog_batch_size < self.batch_size:
             raise ValueError(
                 f"{PREFIX}BACKLOG_BATCH_SIZE {self.backlog_batch_size} is lower than "

@@ -2,7 +2,8 @@
 
 Does not know events. The one in service ranks on until the other has placed every item and made a list of its own; a swap is
 one assignment between two batches, so no event waits for it or is lost. A model that cannot be used is refused with a line in
-the log, and the one in service goes on; it is tried again when anything comes of it.
+the log, and the one in service goes on; it is tried again when anything comes of it. Models that variants of an experiment name
+are loaded beside it, as soon as they are there, and stay.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class Swapper(Service):  # type: ignore[misc]  # mode is untyped to mypy here
         self._place = TopicPartition(topic.name, 0)
         self._loading = ThreadPoolExecutor(1, "models")
         self._in_service, self._refused = ZERO_SHOT, ""
+        self._of_variants: dict[str, Learned] = {}
+        self._waiting: set[str] = set()  # versions that variants name and that cannot be used as they are
         self._consumer: AIOKafkaConsumer | None = None
         metrics.model.labels(ZERO_SHOT).set(1)
 
@@ -94,9 +97,11 @@ class Swapper(Service):  # type: ignore[misc]  # mode is untyped to mypy here
                 await self._run(self._take, records)
             if self.ready.is_set():
                 await self._swap()
+                await self._arm()
             elif await consumer.position(self._place) >= end:  # what was in use before does not matter any more
                 await self._known()
                 await self._swap()
+                await self._arm()
                 self.ready.set()
 
     async def _run(self, job: Callable[..., Any], *given: Any) -> Any:
@@ -112,6 +117,7 @@ class Swapper(Service):  # type: ignore[misc]  # mode is untyped to mypy here
                 self._refuse(f"{record.topic}@{record.offset} ({key})", error)
             if key in (CURRENT, self._refused):  # asked for again, or published again: its own message comes last
                 self._refused = ""
+            self._waiting.discard(key)
 
     async def _swap(self) -> None:
         """Put the model that is asked for into service, unless it is there or was refused."""
@@ -131,10 +137,30 @@ class Swapper(Service):  # type: ignore[misc]  # mode is untyped to mypy here
         self._metrics.swaps.inc()
         log.info("model %s ranks from now on, loaded in %.1f s", version, time.monotonic() - began)
 
+    async def _arm(self) -> None:
+        """Have the variants that name a version rank with it, unless they do, or it cannot be used."""
+        for version in self._personalizer.named_models - self._of_variants.keys() - self._waiting:
+            try:
+                model = await self._run(self._load, version)
+            except Exception as error:  # as above
+                self._metrics.models_refused.inc()
+                log.error("model %s of a variant is refused, its users are in no variant meanwhile: %s", version, _said(error))
+                self._waiting.add(version)
+            else:
+                await asyncio.get_running_loop().run_in_executor(self._ranking, self._personalizer.use_for_variants, model)
+                self._of_variants[version] = model
+                log.info("model %s ranks for its variant from now on", version)
+            self._metrics.variants_waiting.set(len(self._waiting))
+
     def _load(self, version: str) -> ZeroShot | Learned:
         """Return a model that has made a list; runs in the loading thread. Raises what is wrong with it."""
         if version == ZERO_SHOT:
             return ZeroShot()
+        if version in self._of_variants:  # it need not be there twice
+            return self._of_variants[version]
+        in_service = self._personalizer.maker.model
+        if isinstance(in_service, Learned) and in_service.name == version:
+            return in_service
         model = Learned(self.shelf.bundle(version), self._index)  # which gives lists their turn between items
         self._rehearse(model)
         return model
@@ -153,5 +179,8 @@ class Swapper(Service):  # type: ignore[misc]  # mode is untyped to mypy here
 
     def _refuse(self, what: str, error: Exception) -> None:
         self._metrics.models_refused.inc()
-        said = str(error) if isinstance(error, BundleError | NewerMessage | msgspec.MsgspecError) else repr(error)
-        log.error("%s is refused, %s ranks on: %s", what, self._in_service, said)
+        log.error("%s is refused, %s ranks on: %s", what, self._in_service, _said(error))
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, BundleError | NewerMessage | msgspec.MsgspecError) else repr(error)

@@ -101,7 +101,8 @@ def list_table(value: bytes, titles: Mapping[str, str]) -> Table:
     """Return a list's value as a table of ranks, titles, scores and reasons."""
     shown = _lists.decode(value)
     table = Table(title=f"{shown.user_id}  ·  {_moment(shown.published_at)}", title_justify="left", caption_justify="left")
-    table.caption = f"{shown.model}, after event {shown.event_id}, newer by {shown.covers}"
+    made_by = shown.model if shown.variant is None else f"{shown.model} for {shown.variant}"
+    table.caption = f"{made_by}, after event {shown.event_id}, newer by {shown.covers}"
     for name, justify in (("#", "right"), ("item", "left"), ("score", "right"), ("why", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for rank, item in enumerate(shown.items, 1):

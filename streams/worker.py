@@ -21,9 +21,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from encoders import Encoder, EncoderError
 from ranking.index import ItemIndexError
 from ranking.signals import Signals, SignalsError, SignalSettings
-from streams import personalizer, rebootstrap
+from streams import experiments, personalizer, rebootstrap
 from streams.app import FlowApp, build
 from streams.catalogue import Catalogue
+from streams.experiments import ExperimentError
 from streams.handover import OtherEncoder, refuse_other
 from streams.kafka import (
     BrokerUnreachable,
@@ -58,6 +59,7 @@ REFUSALS = (
     SignalsError,
     EncoderError,
     RulesError,
+    ExperimentError,
 )
 
 Build = Callable[..., Personalizer]
@@ -92,9 +94,13 @@ class Ground(NamedTuple):
 
 
 def prepare(settings: Settings, build_personalizer: Build = personalizer.build) -> tuple[FlowApp, StateFolder]:
-    """Check everything as `ground` does, then build the app. Raises what `ground` raises, and RulesError."""
+    """Check everything as `ground` does, then build the app. Raises what `ground` raises, RulesError and
+    ExperimentError."""
     encoder, state, signals, snapshot = ground(settings, check_worker_rights)
     step = build_personalizer(encoder, settings, snapshot.index, signals)
+    if (experiment := experiments.of(settings)) is not None:
+        step.run(experiment)
+        log.info("experiment %s: %s", experiment.name, experiment)
     catalogue = Catalogue(encoder, settings.text_length)
     return build(settings, step, catalogue, snapshot.index, signals, state, snapshot.offsets), state
 

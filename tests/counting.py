@@ -30,6 +30,10 @@ class CountingPersonalizer:
     """Counts events per user. Has the interface of `streams.personalizer.Personalizer`."""
 
     model = "counting"
+    named_models: frozenset[str] = frozenset()
+
+    def made_by(self, user_id: str) -> tuple[str, str | None]:
+        return self.model, None
 
     def encode(self, events: Sequence[Event]) -> Any:
         if any(event.text == BAD_TEXT for event in events):

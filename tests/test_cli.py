@@ -85,6 +85,7 @@ COMMANDS = [
     "watch",
     "list",
     "profile",
+    "report",
     "items load",
     "items delete",
     "items count",
