@@ -296,7 +296,7 @@ class _Mlp(nn.Module):
         nn.init.zeros_(self.third.weight)
 
     def loss(self, ranked: Ranked, rows: NDArray[np.int64]) -> Tensor:
-        """Return the mean cross-entropy over the candidates of some lists."""
+        """Return the mean cross-entropy over the candidates of some lists, one that was wanted more of weighing more."""
         named = standardised(ranked.named[rows].astype(np.float32), self._mean, self._scale)
         crossed = self._placed[ranked.slots[rows]] * ranked.users[rows][:, None, :]
         x = torch.from_numpy(np.concatenate([named, crossed], axis=2) * self._kept)
@@ -305,7 +305,8 @@ class _Mlp(nn.Module):
         allowed = torch.from_numpy(ranked.allowed[rows])
         chances = F.log_softmax(logits.masked_fill(~allowed, -1e9), dim=1)
         wanted = torch.from_numpy(ranked.wanted[rows] & ranked.allowed[rows]).float()
-        return -(chances * wanted / wanted.sum(1, keepdim=True)).sum(1).mean()
+        count = wanted.sum(1)
+        return -((chances * wanted).sum(1) / count.sqrt()).sum() / count.sqrt().sum()
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Return M's tensors."""

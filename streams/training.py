@@ -47,7 +47,7 @@ NEVER = float("-inf")
 LISTS_AT_ONCE = 64
 CROSSED = "tower cross"  # what `U' ∘ V'` is called among the inputs of M
 NEXT = 20  # next items of a user that are targets of the towers
-HORIZON = 50  # and of M: a list is looked at for a while
+HORIZON = 300  # and of M: a list is looked at for a while
 
 
 Fitted = tuple[dict[str, NDArray[Any]], int]  # tensors, and the epoch they are of
@@ -297,8 +297,8 @@ class Training:
         slots = ((place, self.index.slot(event.item_id or "")) for place, event in enumerate(self.events) if is_wanted(event))
         return {place: slot for place, slot in slots if slot != NOWHERE}
 
-    def _asked(self, start: int, end: int) -> dict[int, tuple[int, ...]]:
-        """Return place -> the slots of what the event's user wanted from there on, of the wanted ones of a range of places.
+    def _asked(self, start: int, end: int, lists: Collection[int], examples: Collection[int]) -> dict[int, tuple[int, ...]]:
+        """Return place -> the slots of what its user wanted from there on, more of lists than of examples.
 
         Nothing from behind the range is among them: what is learnt there must not know it.
         """
@@ -307,8 +307,9 @@ class Training:
         for place in range(end - 1, start - 1, -1):
             if place in self.wanted:
                 user = self.events[place].user_id
-                later = dict.fromkeys((self.wanted[place], *after.get(user, ())))
-                asked[place] = after[user] = tuple(later)[: self.sizes.horizon]
+                later = after[user] = tuple(dict.fromkeys((self.wanted[place], *after.get(user, ()))))[: self.sizes.horizon]
+                if place in lists or place in examples:
+                    asked[place] = later if place in lists else later[: self.sizes.next_items]
         return asked
 
     def _most_touched(self) -> list[int]:
@@ -318,10 +319,10 @@ class Training:
         return sorted(sorted(slots, key=lambda slot: -touches[slot])[: links.MOST])
 
     def _arrivals(self, places: Collection[int]) -> list[int]:
-        """Return those of the places, in order, at which a user comes back after a while, or for the first time."""
+        """Return those of the places, which are in order, at which a user comes back after a while, or for the first time."""
         last: dict[str, float] = {}
         found = []
-        for place in sorted(places):
+        for place in places:
             event = self.events[place]
             if float(event.at) - last.get(event.user_id, NEVER) > SESSION_S:
                 found.append(place)
@@ -335,10 +336,11 @@ class Training:
 
     def _replay(self, start: int, end: int, examples: int, lists: int = 0) -> None:
         """Fold a range of events, and write down so many examples and lists of it at most."""
-        asked = self._asked(start, end)
-        of_examples = self._sample(asked, examples)
+        places = [place for place in range(start, end) if place in self.wanted]
+        of_examples = self._sample(places, examples)
         # A list is looked at when a user comes, and again after each event: M learns from both.
-        of_lists = self._sample(self._arrivals(asked), lists // 2) | self._sample(asked, lists // 2)
+        of_lists = self._sample(self._arrivals(places), lists // 2) | self._sample(places, lists // 2)
+        asked = self._asked(start, end, of_lists, of_examples)
 
         def ask(turn: list[tuple[int, Event]]) -> None:
             wanted = [(place, event) for place, event in turn if place in of_examples or place in of_lists]
