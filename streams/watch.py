@@ -9,6 +9,7 @@ knows shows its id.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -29,6 +30,7 @@ from streams.rows import rows
 from streams.settings import Settings
 
 INTERESTS = ("long interest", "short interest", "turned down", "asked for")  # the rows of Profile.interests
+REST_S = 0.02  # the embedded broker answers at once that there is nothing, and asking again and again takes half a core
 
 
 class NotFound(LookupError):  # noqa: N818  reads as what happened
@@ -72,7 +74,10 @@ def published(settings: Settings, user_id: str | None = None, *, from_start: boo
         for place in assigned:
             consumer.position(place)  # seeks are lazy: without this, what is sent before the first poll would be missed
         while True:
-            for batch in consumer.poll(timeout_ms=200).values():
+            fetched = consumer.poll(timeout_ms=200)
+            if not fetched:
+                time.sleep(REST_S)
+            for batch in fetched.values():
                 for record in batch:
                     if record.value and user_id in (None, (record.key or b"").decode(errors="replace")):
                         yield record.value
