@@ -42,9 +42,10 @@ def measure(
 ) -> dict[str, Verdict]:
     """Run a set's protocols, or the one named, and print tables; return what stands before its figures' names -> the verdict.
 
-    model: a bundle's folder. learn: whether to train one, for each table, on the events that all its cases know. Without
-    either the zero-shot model ranks. ablate: whether to ask the one that is trained without its parts too, a table more. Raises
-    DatasetError, BundleError, EncoderError, TrainingError, and ValueError where nothing is trained that has parts.
+    model: a bundle's folder. learn: whether to train one, for each table, on the events that all its cases know (two tables may
+    share one). Without either the zero-shot model ranks. ablate: whether to ask the one that is trained without its parts too,
+    a table more. Raises DatasetError, BundleError, EncoderError, TrainingError; ValueError where nothing is trained that has
+    parts.
     """
     if ablate and not learn:
         raise ValueError("only a model that is trained here can be fitted again without a part: learn, too")
@@ -55,15 +56,19 @@ def measure(
     with bar("encoding the items") as progress:
         index = index_of(dataset.items, float(dataset.events[0].at), encoder, base, progress)
     verdicts: dict[str, Verdict] = {}
+    made: dict[bool, tuple[Sequence[Event], Bundle, Parts]] = {}  # masked -> the last model, of what, and its parts
     for number, name in enumerate([protocol] if protocol else dataset.protocols):
         for masked in (False, True) if dataset.both_masks else (True,):
             prefix = f"{f'{name}_' if number else ''}{'masked_' if masked and dataset.both_masks else ''}"
             settings = evaluation.settings_for(dataset, dataset.k, masked=masked)
             asked = trial(dataset, name, part, again=not masked)
-            ranked_by: Bundle | None
-            ranked_by, parts = (
-                trained(dataset, asked.known, settings, encoder, index, console, ablate=ablate) if learn else (given, {})
-            )
+            ranked_by: Bundle | None = given
+            parts: Parts = {}
+            if learn:
+                if masked not in made or made[masked][0] != asked.known:  # two protocols may know the same
+                    fitted = trained(dataset, asked.known, settings, encoder, index, console, ablate=ablate)
+                    made[masked] = (asked.known, *fitted)
+                _, ranked_by, parts = made[masked]
             with bar(f"{name}, {'masked' if masked else 'not masked'}") as progress:
                 verdict = evaluation.run(
                     dataset,
