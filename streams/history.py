@@ -103,7 +103,8 @@ def refuse_harm(settings: Settings, *, merge: bool) -> None:
     check_topics(settings)
     # A worker that stopped stays in the group until its session ends: that is how a restarted one gets its partitions back.
     _refuse_live(settings, settings.session_timeout_s + GRACE_S)
-    there = next(records(settings, topics(settings).profiles), None)
+    # A worker that has only started leaves the records of its fences there, and these have no value.
+    there = next((record for record in records(settings, topics(settings).profiles) if record.value), None)
     if there is not None and not merge:
         raise ImportRefused(
             f"topic {there.topic} holds profiles already: --merge folds the history into them; "

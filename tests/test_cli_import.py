@@ -20,8 +20,9 @@ from kafka import KafkaConsumer
 from encoders.hashing import HashingEncoder
 from ranking.profile import Profile
 from streams.backfill import encode_missing, import_file, known_items
+from streams.fence import MARK
 from streams.history import ImportRefused, read, run
-from streams.kafka import connection, create_topics, partition_of, topics
+from streams.kafka import connection, create_topics, open_producer, partition_of, topics
 from streams.messages import BadMessage, Event, Interactions
 from streams.personalizer import Sourced, build
 from streams.reading import newest, records
@@ -153,6 +154,16 @@ def test_a_repeated_import_counts_once(settings: Settings, tmp_path: Path) -> No
     assert (before.events, after.events) == (3, 4)
     assert [touch.item_id for touch in after.touches if touch.item_id] == ["i0", "i2", "i1"]  # words have no item
     assert stored_profile(settings, "bob").events == 2
+
+
+def test_a_worker_that_only_started_left_no_profiles(settings: Settings, tmp_path: Path) -> None:
+    """The fences of workers that came and went are not taken for profiles."""
+    profiles = topics(settings).profiles.name
+    with open_producer(settings) as producer:
+        for partition in range(settings.partitions):
+            producer.send(profiles, key=MARK, value=None, partition=partition).get(timeout=30)
+    path = write(tmp_path / "h.jsonl", HISTORY)
+    assert import_file(settings, path, columns={}, event_type=None, merge=False, skip_bad=False).folded == len(HISTORY)
 
 
 def test_unknown_items_are_refused(settings: Settings, tmp_path: Path) -> None:
