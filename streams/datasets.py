@@ -122,6 +122,8 @@ def items_of(path: Path, columns: Mapping[str, str]) -> list[Item]:
 
 def of(name: str, items: list[Item], events: list[Event], protocols: tuple[str, ...] = ("split", "stream")) -> Dataset:
     """Return the data set of items and events of any kind. Raises DatasetError when they do not belong together."""
+    if not events or not items:
+        raise DatasetError(f"{name}: there are {len(events)} events and {len(items)} items: give some of both")
     known = {item.item_id for item in items}
     touched = {event.item_id for event in events if event.item_id is not None}
     if not touched & known:

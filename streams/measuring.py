@@ -26,7 +26,7 @@ from streams.personalizer import build, load_encoder
 from streams.settings import Settings
 from streams.terminal import bar
 from streams.training import Sizes, Training
-from streams.trial import Part, trial
+from streams.trial import Part, Trial, trial
 
 
 def measure(
@@ -62,6 +62,8 @@ def measure(
             prefix = f"{f'{name}_' if number else ''}{'masked_' if masked and dataset.both_masks else ''}"
             settings = evaluation.settings_for(dataset, dataset.k, masked=masked)
             asked = trial(dataset, name, part, again=not masked)
+            if given is not None and (seen := seen_before(given, asked)):
+                console.print(f"[yellow]{seen}", highlight=False)
             ranked_by: Bundle | None = given
             parts: Parts = {}
             if learn:
@@ -89,6 +91,18 @@ def measure(
                 console.print(table)
     encoder.save()
     return verdicts
+
+
+def seen_before(model: Bundle, asked: Trial) -> str:
+    """Return a warning where a model was trained on events of after a trial's cases, "" where it was not, or does not tell."""
+    until = model.head.report.get("until")
+    seen = 0 if until is None else sum(case.at < until for case in asked.cases)
+    if not seen:
+        return ""
+    return (
+        f"warning: model {model.head.version} has learnt from what {seen} of {len(asked.cases)} cases ask for, so its figures "
+        "are too good: judge one that was trained without --all, by the protocol split or stream"
+    )
 
 
 def trained(

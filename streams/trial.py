@@ -84,6 +84,11 @@ def trial(dataset: Dataset, protocol: str = "", part: Part = "test", *, again: b
             f"{dataset.name}: the {name} protocol finds nothing to ask among {len(dataset.events)} events: give more of them, "
             "or another protocol"
         )
+    if not any(made.main):
+        raise DatasetError(
+            f"{dataset.name}: none of the {len(made.cases)} users that the {name} protocol asks for did anything before: give "
+            "events of a longer time, or the protocol stream"
+        )
     return made
 
 

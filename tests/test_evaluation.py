@@ -16,11 +16,13 @@ from rich.console import Console
 
 from encoders.hashing import HashingEncoder
 from ranking.baselines import Histories, Numbers, Scores
+from ranking.bundle import Bundle, Head, sealed
 from ranking.evaluate import NOTHING
 from streams import evaluation, reach, report
 from streams.answers import MOST, Remembered, ask_baseline, ask_product, best, blocks, index_of, numbers_of
-from streams.datasets import Dataset, DatasetError, GivenRow, in_order
+from streams.datasets import Dataset, DatasetError, GivenRow, in_order, of
 from streams.evaluation import Verdict, settings_for
+from streams.measuring import seen_before
 from streams.messages import Event, Item
 from streams.personalizer import build
 from streams.reach import ALL, Reached
@@ -105,6 +107,28 @@ def test_protocols_and_sets_with_nothing_to_ask_are_refused_by_name() -> None:
         trial(world(), "guess")
     with pytest.raises(DatasetError, match="finds nothing to ask among 2 events"):
         trial(replace(world(), events=in_order("u", ["i0", "i1"])[:2]), "given")
+    strangers = [in_order(f"u{n}", ["i0"], end=planted.NOW + n)[0] for n in range(10)]
+    with pytest.raises(DatasetError, match="none of the 2 users that the split protocol asks for did anything before"):
+        trial(replace(world(), events=strangers), "split")
+    with pytest.raises(DatasetError, match="there are 0 events and 24 items: give some of both"):
+        of("world", world().items, [])
+
+
+def test_a_model_that_has_seen_what_is_asked_for_is_told() -> None:
+    """One that learnt up to the first case has seen nothing of the test, one of all events the cases before its end."""
+    asked = trial(world(), "stream")
+
+    def until(moment: float | None) -> Bundle:
+        return sealed(
+            Head(encoder="e", dim=1, kinds=(), features=(), shape={}, report={} if moment is None else {"until": moment}),
+            (),
+            {},
+        )
+
+    assert seen_before(until(float(asked.known[-1].at)), asked) == seen_before(until(None), asked) == ""
+    last = asked.cases[-1].at
+    seen = sum(case.at < last for case in asked.cases)
+    assert f"has learnt from what {seen} of {len(asked.cases)} cases ask for" in seen_before(until(last), asked)
 
 
 def test_a_stream_is_answered_from_all_that_came_before() -> None:
