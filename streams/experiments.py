@@ -39,6 +39,10 @@ OWN = (
     "explore_touches",
 )
 WEIGHTS = tuple(field.name for field in fields(ZeroShot) if field.init)
+SPELT = {
+    "name": "1 to 64 letters, digits, dots, underscores or hyphens",
+    "model": f"a version of `headrace model list`, or {ZERO_SHOT}",
+}
 STRICT = ConfigDict(extra="forbid")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
@@ -190,6 +194,8 @@ def _lines(error: ValidationError, kind: type[BaseModel]) -> list[str]:
             lines.append(f"`{where}` is nothing that can be given here: did you mean `{near}`? There are {', '.join(known)}")
         elif problem["type"] == "missing":
             lines.append(f"it has no `{where}`: give it one")
+        elif problem["type"] == "string_pattern_mismatch":
+            lines.append(f"`{where}` is {problem['input']!r}: give {SPELT[where]}")
         else:
             lines.append(f"`{where}` is {problem['input']!r}: {reason[0].lower()}{reason[1:]}")
     return lines

@@ -51,6 +51,8 @@ def report(
     """
     now = time.time()
     first, last = _moment("--since", since, now), _moment("--until", until, now)
+    if first is not None and last is not None and first >= last:
+        raise typer.BadParameter(f"--since {since} is not before --until {until}: give a time to look at")
     settings = all_settings.load(broker=broker)
     from streams import experiments, outcomes
 
@@ -75,9 +77,13 @@ def _moment(option: str, given: str | None, now: float) -> float | None:
     if given is None:
         return None
     try:
-        return now - 3_600.0 * float(given)
+        hours = float(given)
     except ValueError:
         pass
+    else:
+        if not math.isfinite(hours):
+            raise typer.BadParameter(f"{option} is {given}: give a number of hours")
+        return now - 3_600.0 * hours
     try:
         moment = datetime.fromisoformat(given)
     except ValueError:

@@ -69,7 +69,7 @@ def test_the_file_in_the_docs(tmp_path: Path) -> None:
         ("diversity = 2", "variant 1 (a): `diversity` is 2: input should be less than or equal to 1"),
         ('diversity_by = "colour"', "`diversity_by` is 'colour': input should be 'category' or 'likeness'"),
         ("list_size = 0", "`list_size` is 0: input should be greater than or equal to 1"),
-        ('model = "best"', "`model` is 'best': string should match pattern"),
+        ('model = "best"', "`model` is 'best': give a version of `headrace model list`, or zero-shot"),
         ("weights = { long = 1 }", '`weights` are those of the zero-shot model: give model = "zero-shot" with them'),
         ('model = "zero-shot"\nweights = { lon = 1 }', "`weights.lon` is nothing that can be given here: did you mean `long`?"),
         ('model = "zero-shot"\nweights = { long = nan }', "`weights` are finite numbers"),
@@ -98,7 +98,7 @@ def test_what_is_wrong_in_a_variant_is_told(tmp_path: Path, lines: str, said: st
         (TWO.replace('"b"', '"a"'), "two variants are called a: give each a name of its own"),
         (TWO.replace("0.5", "0"), "variant 1 (a): `share` is 0: input should be greater than 0"),
         (TWO.replace("share = 0.5", "", 1), "variant 1 (a): it has no `share`: give it one"),
-        (TWO.replace('"a"', '"a/b"'), "variant 1 (a/b): `name` is 'a/b': string should match pattern"),
+        (TWO.replace('"a"', '"a/b"'), "variant 1 (a/b): `name` is 'a/b': give 1 to 64 letters, digits"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_told(tmp_path: Path, text: str, said: str) -> None:
@@ -250,7 +250,15 @@ def test_variants_in_lists_and_in_the_report(
     assert f"{without} lists of no variant are left out" in said
     assert "fewer than 100 users in a row" in said
     assert headrace_as(world.settings, "report", "--until", "2020-01-01").stderr.startswith("headrace: no list is of this time")
-    assert headrace_as(world.settings, "report", "--since", "soon").returncode == 2
+    for options, part in {
+        ("--since", "soon"): "give ISO 8601, as 2026-01-31T12:00Z, or hours ago, as 24",
+        ("--since", "nan"): "give a number of hours",
+        ("--since", "1", "--until", "2"): "--since 1 is not before --until 2",
+        ("--window", "0"): "greater than or equal to 0.01",
+    }.items():
+        refused = headrace_as(world.settings, "report", *options)
+        assert refused.returncode == 2
+        assert part in " ".join(refused.stderr.replace("│", " ").split())
 
 
 def begun(world: World, user: str) -> Worker:
