@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import DAY, NOW, clusters, item
 
@@ -16,7 +18,9 @@ from ranking import bundle, features, links
 from ranking.bundle import Bundle, BundleError
 from ranking.index import ItemIndex
 from ranking.learned import Learned
-from ranking.ranker import ZeroShot
+from ranking.lists import Scored
+from ranking.ranker import Scores, ZeroShot, score
+from ranking.retrieve import Candidates
 from ranking.train import Plan
 from streams.messages import Event
 from streams.personalizer import Personalizer, build
@@ -29,13 +33,13 @@ PLAN = Plan(epochs=6, batch=128, rate=3e-3)
 SIZES = Sizes(width=16, hidden=8, next_items=3)
 
 
-def world(items: list[str] = ITEMS) -> Personalizer:
+def world(items: list[str] = ITEMS, seen_types: tuple[str, ...] = ()) -> Personalizer:
     """Return a step over items whose vectors tell nothing of what follows what."""
     encoder = HashingEncoder(32)
     index = ItemIndex(encoder.dim, encoder.id)
     vectors = clusters(len(items), 1, encoder.dim)
     index.upsert([item(name, brand=f"b{n % 5}") for n, name in enumerate(items)], vectors)
-    return build(encoder, Settings(encoder="hashing", list_size=5, diversity=0.0, seen_types=()), index)
+    return build(encoder, Settings(encoder="hashing", list_size=5, diversity=0.0, seen_types=seen_types), index)
 
 
 TIMES = [NOW + n for n in range(0, 3_000, 100)] + [NOW + 4_000.0] * 600
@@ -125,6 +129,86 @@ def test_lists_are_the_same_for_any_batch(model: Bundle) -> None:
         (alone,) = personalizer.recommend({user: record}, NOW).values()
         assert [each.item_id for each in alone] == [each.item_id for each in together[user]]
         np.testing.assert_allclose([each.score for each in alone], [each.score for each in together[user]], rtol=1e-3)
+
+
+def scored(personalizer: Personalizer, records: dict[str, bytes], order: Sequence[int] | None = None) -> tuple[Scored, Scores]:
+    """Return the candidates of users, and M's scores of them when they come in another order."""
+    maker = personalizer.maker
+    plain = maker.scored(personalizer.profiles(records), NOW)
+    among, read = plain.among, plain.read
+    assert read is not None
+    assert isinstance(maker.model, Learned)
+    if order is not None:
+        among = Candidates(
+            *[part[:, order] for part in (among.slots, among.covisit, among.rising, among.sated)], [{}] * len(records)
+        )
+    allowed = plain.allowed if order is None else plain.allowed[:, order]
+    basis = score(ZeroShot(), plain.found, among, allowed, NOW, maker.index)
+    return plain, maker.model.score(read, plain.found, among, basis, allowed, NOW, maker.index, maker.signals)
+
+
+@settings(max_examples=20)
+@given(st.randoms(use_true_random=False))
+def test_candidates_in_another_order_have_the_same_scores(model: Bundle, random: Random) -> None:
+    """M sees each candidate by itself: an order of them gives the same scores in that order."""
+    personalizer = world()
+    personalizer.use(Learned(model, personalizer.maker.index))
+    replay = Replay(personalizer)
+    for turn in turns(walks(users=5), 0, 30):
+        replay.fold(turn)
+    order = list(range(scored(personalizer, replay.records)[0].among.slots.shape[1]))
+    random.shuffle(order)
+    plain, moved = scored(personalizer, replay.records, order)
+    np.testing.assert_allclose(moved.logit, plain.scores.logit[:, order], atol=1e-4)
+    np.testing.assert_allclose(moved.probability, plain.scores.probability[:, order], atol=1e-5)
+
+
+def test_what_the_training_never_saw_has_finite_scores(model: Bundle) -> None:
+    """Items that came later, of the beginning of time too, and users without or with only such touches, are ranked."""
+    strangers = [f"new{n}" for n in range(6)]
+    personalizer = world([*ITEMS, *strangers])
+    index = personalizer.maker.index
+    index.upsert([item("old", at=0.0)], clusters(1, 1, 32, seed=7))
+    personalizer.use(Learned(model, index))
+    replay = Replay(personalizer)
+    own = [Event(event_id=name, user_id=name, type="click", at=NOW, item_id=name) for name in [*strangers, "old", "nowhere"]]
+    replay.fold(list(enumerate(own)))
+    plain, _ = scored(personalizer, replay.records)
+    untrained = np.isin(plain.among.slots, [index.slot(name) for name in [*strangers, "old"]])
+    assert (untrained & plain.allowed).any()
+    assert np.isfinite(plain.scores.logit[plain.allowed]).all()
+    np.testing.assert_allclose(plain.scores.probability.sum(axis=1), 1.0, rtol=1e-5)
+
+
+def test_a_checkerboard_is_learnt() -> None:
+    """Of two tastes that no title tells, each user has touched half of one: a new one is shown the other half first."""
+    names = ITEMS[:20]
+    before = share_of_taste(world(names, ("click",)), names)
+    made = train(world(names), checkerboard(names, 80, seed=1), lambda event: True, sizes=SIZES, plan=PLAN)
+    personalizer = world(names, ("click",))
+    personalizer.use(Learned(made, personalizer.maker.index))
+    assert share_of_taste(personalizer, names) >= 0.9 > 0.7 > before
+
+
+def checkerboard(names: list[str], users: int, seed: int) -> list[Event]:
+    """Return events in time order: users touch, in any order, five of the items that have their parity."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for user in range(users):
+        for step, place in enumerate(rng.permutation(len(names) // 2)[:5]):
+            name, at = names[2 * place + user % 2], NOW - 20 * DAY + step * DAY + user
+            made.append(Event(event_id=f"{user}-{step}", user_id=f"u{user}", type="click", at=at, item_id=name))
+    return sorted(made, key=lambda event: float(event.at))
+
+
+def share_of_taste(personalizer: Personalizer, names: list[str]) -> float:
+    """Return the share of new users' places that go to items of their own taste."""
+    replay = Replay(personalizer)
+    for turn in turns(events := checkerboard(names, 2, seed=2), 0, len(events)):
+        replay.fold(turn)
+    lists = personalizer.recommend(replay.records, NOW - 14 * DAY)
+    right = [names.index(each.item_id) % 2 == int(user[1:]) for user, own in lists.items() for each in own]
+    return sum(right) / len(right)
 
 
 def test_items_come_go_and_come_back(model: Bundle) -> None:
