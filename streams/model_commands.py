@@ -62,6 +62,8 @@ def train(
         order = trainer.Order(out, plan, Sizes(width=width), everything, resume, tensorboard)
         made = trainer.run(dataset, order, Console(quiet=not team.is_first))
     if team.is_first:
+        if not everything:
+            print("it has learnt from the first 70 % of the events; the same command with --all makes the one to publish")
         print(f"{out} holds model {made.head.version}; next: headrace model publish {out} --use")
 
 
@@ -115,7 +117,8 @@ def _use(settings: all_settings.Settings, version: str) -> None:
     from streams import releases
 
     before = releases.use(settings, version)
-    print(f"workers rank with {version} from now on; to go back: headrace model use {before}")
+    back = f"; to go back: headrace model use {before}" if before != version else ""
+    print(f"workers rank with {version} from now on{back}")
 
 
 @model.command(name="list")
