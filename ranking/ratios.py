@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ranking.evaluate import Interval
@@ -64,10 +65,6 @@ def mismatch(counts: Sequence[int], shares: Sequence[float]) -> float:
 
 
 def _chi_square(value: float, freedom: int) -> float:
-    """Return the probability above a value, in closed form for whole degrees of freedom (Abramowitz and Stegun, 26.4.4-5)."""
-    half = value / 2.0
-    above, power = (math.erfc(math.sqrt(half)), 0.5) if freedom % 2 else (math.exp(-half), 1.0)
-    while 2.0 * power < freedom:
-        above += math.exp(power * math.log(half) - half - math.lgamma(power + 1.0)) if half > 0.0 else 0.0
-        power += 1.0
-    return min(1.0, above)
+    """Return the probability above a value."""
+    half_freedom, half_value = torch.tensor([freedom, value], dtype=torch.float64) / 2.0
+    return float(torch.special.gammaincc(half_freedom, half_value))
