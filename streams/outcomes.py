@@ -30,9 +30,8 @@ from streams.reading import records
 from streams.settings import Settings
 
 OF_USER = 16  # open lists
-AHEAD = (
-    20_000  # lists are read up to so many events ahead: a micro-batch of 16,384 at most publishes them in the order of users
-)
+# Events that lists are read ahead of: a micro-batch, 16,384 at most, publishes its lists in the order of users.
+AHEAD = 20_000
 LISTS, TOUCHED, BOUGHT, TOUCHES, RECIPROCALS = range(5)
 # What is told of lists: the sum that is divided, and by which; None is the number of users.
 RATES: Mapping[str, tuple[int, int | None]] = {

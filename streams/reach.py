@@ -48,7 +48,8 @@ class Reached:
     ) -> None:
         """Ask the sources for those of a block's cases that are to be asked. first: the first one's place in the trial."""
         own = [n for n in range(len(block)) if first + n in self._asked]
-        profiles = personalizer.profiles(dict(list(records.items())[n] for n in own))
+        of_block = list(records.items())
+        profiles = personalizer.profiles(dict(of_block[n] for n in own))
         for start in range(0, len(own), CHUNK):
             part = slice(start, start + CHUNK)
             found = sources(personalizer.maker, profiles[part], at)

@@ -25,12 +25,15 @@ def install() -> None:
     AIOKafkaClient._metadata_update = _update
 
 
-async def _update(client: AIOKafkaClient, cluster: ClusterMetadata, topics: Collection[str]) -> bool:
-    """Take in what a broker says of the cluster; tell whether one did. cluster: the client's own, or one to be filled."""
+async def _update(client: AIOKafkaClient, cluster: ClusterMetadata, topics: Collection[str] | None) -> bool:
+    """Take in what a broker says of the cluster; tell whether one did.
+
+    cluster: the client's own, or one to be filled; topics: that are asked about, all if there are none.
+    """
     return bool(await _by_what_is_known(client, cluster, topics) or await _by_the_first(client, cluster, topics))
 
 
-async def _by_the_first(client: AIOKafkaClient, cluster: ClusterMetadata, topics: Collection[str]) -> bool:
+async def _by_the_first(client: AIOKafkaClient, cluster: ClusterMetadata, topics: Collection[str] | None) -> bool:
     names = {f"bootstrap-{number}": host for number, host in enumerate(client.hosts)}
     client.cluster._bootstrap_brokers = {name: BrokerMetadata(name, *host[:2], None) for name, host in names.items()}
     for name in names:
