@@ -166,7 +166,8 @@ def test_a_newer_folder_is_refused_untouched(tmp_path: Path, file: str, field: s
     rest = {"laid": "out another way"} if field == "format" else json.loads(path.read_text())
     path.write_text(json.dumps({**rest, field: 9}))
     before = content(tmp_path)
-    with pytest.raises(StateError, match=r"version wrote format 9, this one reads up to [23]: upgrade.*HEADRACE_STATE_DIR"):
+    told = r"newer version wrote format 9, this one reads up to [23]: upgrade.*HEADRACE_STATE_DIR"
+    with pytest.raises(StateError, match=told):
         StateFolder(tmp_path, "hash-4", 4).check()
     assert content(tmp_path) == before
 
