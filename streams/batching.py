@@ -1,4 +1,4 @@
-"""Faust from the inside: the one module that touches its private names, and aiokafka's beside `rebootstrap`.
+"""Faust from the inside: the one module that touches its private names, and aiokafka's beside `rebootstrap` and `fetching`.
 
 Does not know what an event means. It gives the pipeline what stock Faust 0.15 has not: records by the batch straight from the
 fetch, acknowledgement by the batch, outputs by the batch, and one atomic write of profiles together with Faust's own mark of

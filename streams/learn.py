@@ -26,7 +26,7 @@ from ranking.bundle import Bundle
 from ranking.online import OnlineError, Steps
 from ranking.profile import RecordError, key_of, unpack
 from ranking.rounds import Plan, Round
-from streams import personalizer, rebootstrap, releases
+from streams import fetching, personalizer, rebootstrap, releases
 from streams.erasure import Erasures
 from streams.fence import is_mark
 from streams.follow import Follower
@@ -234,6 +234,7 @@ def _publish(settings: Settings, chosen: Bundle) -> None:
 def run_learner(settings: Settings) -> int:
     """Learn until SIGTERM or SIGINT; return the exit code: 0 stopped by a signal, 1 crashed, 2 refused to start."""
     rebootstrap.install()
+    fetching.install()
     os.umask(0o077)
     set_up_logging(settings)
     try:

@@ -41,7 +41,7 @@ from rich.console import Console
 
 from encoders import Encoder
 from ranking.profile import NewerRecord, RecordError
-from streams import rebootstrap
+from streams import fetching, rebootstrap
 from streams.backfill import AT_ONCE
 from streams.batching import Outbox, Outgoing, acknowledged
 from streams.fence import Fences, is_mark
@@ -86,6 +86,7 @@ def rebuild(settings: Settings) -> Rebuilt:
     """
     console = Console(stderr=True, highlight=False)
     rebootstrap.install()
+    fetching.install()
     check_worker_rights(settings)
     encoder = load_encoder(settings)
     console.print(encoder.reason, markup=False)

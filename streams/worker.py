@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from encoders import Encoder, EncoderError
 from ranking.index import ItemIndexError
 from ranking.signals import Signals, SignalsError, SignalSettings
-from streams import experiments, personalizer, rebootstrap
+from streams import experiments, fetching, personalizer, rebootstrap
 from streams.app import FlowApp, build
 from streams.catalogue import Catalogue
 from streams.experiments import ExperimentError
@@ -69,6 +69,7 @@ def run_worker(settings: Settings, build_personalizer: Build = personalizer.buil
     """Run a worker until SIGTERM or SIGINT; return its exit code."""
     began = time.monotonic()
     rebootstrap.install()
+    fetching.install()
     os.umask(0o077)  # profiles and snapshots are nobody else's
     set_up_logging(settings)
     try:
