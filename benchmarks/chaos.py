@@ -36,8 +36,8 @@ from benchmarks.faults import FAULTS, SESSION_S, Scene, Team, small_disk
 from benchmarks.figures import percentile
 from benchmarks.stage import BenchmarkError
 from streams.broker import BrokerError
-from streams.kafka import create_topics
 from streams.settings import Settings, load
+from streams.topics import create_topics
 
 FOLDER = Path(".headrace/chaos")
 PARTITIONS = 6

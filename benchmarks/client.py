@@ -27,9 +27,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from benchmarks import texts
 from benchmarks.texts import Words
-from streams.kafka import connection, partition_of, topics
+from streams.connection import connection
 from streams.messages import Event, Item, RecommendationList, encode
 from streams.settings import Settings, load
+from streams.topics import partition_of, topics
 
 FETCH_WAIT_MS = 10
 GRACE_S = 30.0  # how long after the last event lists may still come

@@ -18,11 +18,13 @@ from benchmarks import stage, texts
 from benchmarks.stage import BenchmarkError
 from ranking.index import ItemIndex
 from streams.catalogue import Catalogue, apply
-from streams.kafka import BrokerUnreachable, open_consumer, open_producer, topics
+from streams.connection import BrokerUnreachable
+from streams.kafka import open_consumer, open_producer
 from streams.messages import Event, encode
 from streams.personalizer import load_encoder
 from streams.reading import assign
 from streams.settings import Settings
+from streams.topics import topics
 
 ITEMS = 400
 GIVE_UP_S = 90.0

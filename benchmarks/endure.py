@@ -35,8 +35,9 @@ from benchmarks.cluster import NODES, Cluster, cluster
 from benchmarks.crowd import Load, Watch, publish_items
 from benchmarks.stage import BenchmarkError, Worker
 from streams.broker import HOST, BrokerError, end_with_parent
-from streams.kafka import create_topics, open_consumer, topics, wait_for_broker
+from streams.kafka import open_consumer, wait_for_broker
 from streams.settings import Settings, load
+from streams.topics import create_topics, topics
 
 FOLDER = Path(".headrace/endure")
 PARTITIONS = 6

@@ -55,11 +55,11 @@ from benchmarks.stage import Message, Worker
 from ranking.index import ItemIndex
 from streams.broker import HOST, BrokerError
 from streams.catalogue import item_text, text_hash
-from streams.kafka import create_topics, topics
 from streams.messages import Event, Item, ItemVector, encode
 from streams.personalizer import load_encoder
 from streams.settings import Settings, load
 from streams.terminal import bar
+from streams.topics import create_topics, topics
 
 FOLDER = Path(".headrace/benchmark")
 RECALL_QUERIES = 1_000

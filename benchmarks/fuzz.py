@@ -33,7 +33,7 @@ from benchmarks import stage
 from benchmarks.damage import GONE, Damaged, damaged
 from streams.broker import HOST, BrokerError
 from streams.desk import RAW_MOST, SEND_MOST
-from streams.kafka import Topic, create_topics, open_consumer, open_producer, partition_of, topics
+from streams.kafka import open_consumer, open_producer
 from streams.messages import (
     ERASE,
     BadMessage,
@@ -46,6 +46,7 @@ from streams.messages import (
 from streams.screening import RESENT
 from streams.settings import Settings, load
 from streams.terminal import bar
+from streams.topics import Topic, create_topics, partition_of, topics
 
 FOLDER = Path(".headrace/fuzz")
 FETCH_BYTES = 256 << 20  # noida-db 0.2.3 takes seconds for any part of a partition of 70 MB: it is read at once

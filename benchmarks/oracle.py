@@ -17,11 +17,12 @@ from encoders.hashing import HashingEncoder
 from ranking.profile import key_of, unpack
 from streams.backfill import known_items
 from streams.fence import is_mark
-from streams.kafka import Topic, open_consumer, topics
+from streams.kafka import open_consumer
 from streams.messages import BadMessage, DeadLetter, RecommendationList, decode_event
 from streams.personalizer import Personalizer, Sourced, build
 from streams.reading import records
 from streams.settings import Settings
+from streams.topics import Topic, topics
 
 BATCH = 500
 SHOWN = 5

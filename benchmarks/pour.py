@@ -20,9 +20,10 @@ from aiokafka import AIOKafkaProducer
 
 from benchmarks import texts
 from benchmarks.crowd import ITEMS
-from streams.kafka import connection, partition_of, topics
+from streams.connection import connection
 from streams.messages import Event, encode
 from streams.settings import Settings, load
+from streams.topics import partition_of, topics
 
 TURN_S = 0.05
 MOST = 4_000  # events of a turn when no rate bounds them

@@ -41,7 +41,8 @@ def faust_loop(settings: Settings, group: str, folder: str, starts: dict[int, in
     """Print events a second, and end the process. starts: partition -> offset of its first click."""
     import faust
 
-    from streams.kafka import faust_connection, topics
+    from streams.connection import faust_connection
+    from streams.topics import topics
 
     topic = topics(settings).events
     _begin_at(settings, group, topic.name, starts)

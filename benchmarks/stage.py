@@ -25,8 +25,9 @@ import psutil  # type: ignore[import-untyped]
 from kafka import KafkaConsumer, TopicPartition
 
 from streams.broker import HOST, BrokerError, end_with_parent, start_apache, start_embedded
-from streams.kafka import Topic, open_consumer, open_producer, partition_of
+from streams.kafka import open_consumer, open_producer
 from streams.settings import PREFIX, Settings
+from streams.topics import Topic, partition_of
 
 WAIT_S = 300.0
 POLL_S = 0.25

@@ -24,7 +24,7 @@ from rich.table import Column, Table
 from streams import OURS
 from streams import settings as all_settings
 from streams.broker import BrokerError, start_apache, start_embedded
-from streams.kafka import TopicError, check_topics, create_topics, topics, wait_for_broker
+from streams.kafka import wait_for_broker
 from streams.model_commands import model, train
 from streams.options import AsJson, Broker, EventType, Map, Titles
 from streams.report_command import report
@@ -32,6 +32,7 @@ from streams.rows import Row, parse_columns, rows
 from streams.sending import delete_items, send_events, send_items
 from streams.settings import Settings
 from streams.terminal import bar
+from streams.topics import TopicError, check_topics, create_topics, topics
 
 KAFKA_STATE = Path(".headrace/broker")
 

@@ -23,11 +23,11 @@ from ranking.index import ItemIndex
 from ranking.signals import Signals
 from streams.batching import BatchConsumer, Outbox, ProfileStore, die, forgetful, producer_of, serve
 from streams.catalogue import Catalogue
+from streams.connection import connection, faust_connection
 from streams.desk import Desk
 from streams.erasure import Erasures
 from streams.fence import Fences
 from streams.follow import Follower
-from streams.kafka import Topics, connection, faust_connection, profiles_table, topics
 from streams.metrics import Metrics
 from streams.personalize import Personalize
 from streams.personalizer import Personalizer
@@ -37,6 +37,7 @@ from streams.signals import SignalCounter
 from streams.state import Offsets, StateFolder
 from streams.swap import Swapper
 from streams.tally import SignalsStep
+from streams.topics import Topics, profiles_table, topics
 from streams.vectorize import ITEM_SLICE, CatalogueStep
 from streams.web import WebServer
 

@@ -17,12 +17,13 @@ from encoders import Encoder
 from ranking.index import ItemIndex
 from streams.catalogue import Catalogue, apply
 from streams.history import Done, History, ImportRefused, read, refuse_harm, run
-from streams.kafka import open_producer, topics
+from streams.kafka import open_producer
 from streams.messages import BadMessage, Item, ItemVector, decode_item, decode_vector, encode
 from streams.personalizer import build, load_encoder, new_index
 from streams.reading import records
 from streams.settings import Settings
 from streams.terminal import bar
+from streams.topics import topics
 
 SHOWN = 20  # rows left out that are shown one by one
 AT_ONCE = 256  # items encoded, or vectors applied, together

@@ -25,7 +25,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
-from streams.kafka import BrokerUnreachable, wait_for_broker
+from streams.connection import BrokerUnreachable
+from streams.kafka import wait_for_broker
 from streams.settings import load
 
 HOST = "127.0.0.1"

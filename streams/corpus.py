@@ -11,12 +11,12 @@ from itertools import islice
 from streams.datasets import Dataset, of
 from streams.erasure import Erasures
 from streams.forget import erasures
-from streams.kafka import topics
 from streams.messages import BadMessage, Event, Item, decode_item
 from streams.reading import records
 from streams.rights import check_command_rights
 from streams.screening import Screen
 from streams.settings import Settings
+from streams.topics import topics
 
 AT_ONCE = 2_000
 

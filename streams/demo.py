@@ -31,11 +31,12 @@ from rich.table import Table
 import examples
 from examples import Step, Story
 from streams.broker import HOST, end_with_parent, start_embedded
-from streams.kafka import create_topics, open_consumer, open_producer, topics
+from streams.kafka import open_consumer, open_producer
 from streams.messages import Event, Item, RecommendationList, encode
 from streams.reading import assign
 from streams.settings import PREFIX, Settings
 from streams.terminal import bar
+from streams.topics import create_topics, topics
 
 FOLDER = Path(".headrace/demo")
 SHOWN = 5  # places of each list that are printed

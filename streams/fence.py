@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from streams.batching import without_transactions
-from streams.kafka import connection
+from streams.connection import connection
 from streams.settings import Settings
 
 MARK = b"\x00fence"  # key of the record that raises a fence: no user id has a control character

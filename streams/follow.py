@@ -21,13 +21,14 @@ from ranking.index import ItemIndex
 from ranking.signals import Signals
 from streams import catalogue, signals
 from streams.batching import die
+from streams.connection import connection
 from streams.erasure import Erasures
-from streams.kafka import Topic, connection
 from streams.memory import give_back
 from streams.messages import ItemVector, NewerMessage, decode_signal, decode_vector
 from streams.metrics import Metrics
 from streams.settings import Settings
 from streams.state import Offsets, StateFolder
+from streams.topics import Topic
 
 log = logging.getLogger("headrace.follow")
 

@@ -13,13 +13,14 @@ import msgspec
 from kafka import TopicPartition
 
 from streams.erasure import Erasures, is_letter_of
-from streams.kafka import check_topics, live_members, open_consumer, open_producer, topics
+from streams.kafka import live_members, open_consumer, open_producer
 from streams.messages import ERASE, DeadLetter
 from streams.reading import records
 from streams.rights import check_command_rights
 from streams.rows import Row
 from streams.sending import send_events
 from streams.settings import Settings
+from streams.topics import check_topics, topics
 
 LOOK_S = 0.5
 

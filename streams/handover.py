@@ -14,8 +14,9 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.errors import IllegalGenerationError, NoError, RebalanceInProgressError, UnknownMemberIdError
 from kafka.structs import OffsetAndMetadata
 
-from streams.kafka import ask, topics
+from streams.kafka import ask
 from streams.settings import Settings
+from streams.topics import topics
 
 JOINED = {UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError}  # somebody is in the group
 

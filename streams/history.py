@@ -25,7 +25,7 @@ from typing import NamedTuple
 from kafka import KafkaProducer
 
 from streams.forget import erasures
-from streams.kafka import check_topics, live_members, open_producer, partition_of, topics
+from streams.kafka import live_members, open_producer
 from streams.messages import ERASE, BadMessage, Event, Interaction, encode
 from streams.personalizer import Personalizer, Sourced
 from streams.reading import records
@@ -34,6 +34,7 @@ from streams.rows import RowError, rows
 from streams.sending import event_of
 from streams.settings import Settings
 from streams.signals import parcels
+from streams.topics import check_topics, partition_of, topics
 
 GRACE_S = 2.0  # Kafka looks for ended sessions about once a second
 

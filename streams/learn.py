@@ -27,10 +27,10 @@ from ranking.online import OnlineError, Steps
 from ranking.profile import RecordError, key_of, unpack
 from ranking.rounds import Plan, Round
 from streams import fetching, personalizer, rebootstrap, releases
+from streams.connection import connection
 from streams.erasure import Erasures
 from streams.fence import is_mark
 from streams.follow import Follower
-from streams.kafka import connection, topics
 from streams.lessons import Lessons, Listed, is_of_another
 from streams.messages import ERASE, BadMessage, Event, RecommendationList, decode_event
 from streams.metrics import LearnMetrics, Metrics
@@ -40,6 +40,7 @@ from streams.personalizer import Personalizer
 from streams.rights import check_learner_rights, learner_group
 from streams.settings import Settings
 from streams.swap import Swapper
+from streams.topics import topics
 from streams.web import WebServer
 from streams.worker import EXIT_REFUSED, REFUSALS, Ground, ground, set_up_logging
 

@@ -27,11 +27,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from streams.kafka import Topic, check_topics, open_producer, topics
+from streams.kafka import open_producer
 from streams.messages import BadMessage, DeadLetter, decode_event, decode_item
 from streams.reading import records
 from streams.rights import check_command_rights
 from streams.settings import Settings
+from streams.topics import Topic, check_topics, topics
 
 SHOWN = 60  # characters of a value in the table
 TOGETHER = 200  # letters sent before their acknowledgements are awaited: at most 100 MB of values

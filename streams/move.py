@@ -24,12 +24,13 @@ from ranking.profile import without_watermarks
 from streams.fence import is_mark
 from streams.handover import commits, owners
 from streams.history import GRACE_S
-from streams.kafka import Topic, create_topics, live_members, open_producer, partition_of, topics
+from streams.kafka import live_members, open_producer
 from streams.messages import Erasure, decode_erasure, decode_signal, encode
 from streams.personalizer import load_encoder
 from streams.reading import records
 from streams.settings import Settings
 from streams.terminal import bar
+from streams.topics import Topic, create_topics, partition_of, topics
 
 Turn = Callable[[bytes], bytes]
 

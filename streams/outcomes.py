@@ -23,11 +23,11 @@ import numpy as np
 from ranking import ratios
 from ranking.ratios import Estimate
 from streams.experiments import Experiment
-from streams.kafka import partition_of, topics
 from streams.messages import ERASE, BadMessage, Event, RecommendationList, decode_event
 from streams.personalizer import weights_of
 from streams.reading import records
 from streams.settings import Settings
+from streams.topics import partition_of, topics
 
 OF_USER = 16  # open lists
 # Events that lists are read ahead of: a micro-batch, 16,384 at most, publishes its lists in the order of users.

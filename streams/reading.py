@@ -11,9 +11,10 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
-from streams.kafka import Topic, TopicError, open_consumer, partition_of
+from streams.kafka import open_consumer
 from streams.rights import READ, check_right
 from streams.settings import Settings
+from streams.topics import Topic, TopicError, partition_of
 
 FIRST_WINDOW = 2_048  # records that `newest` looks at first; each window is four times the last
 

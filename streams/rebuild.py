@@ -44,10 +44,11 @@ from ranking.profile import NewerRecord, RecordError
 from streams import fetching, rebootstrap
 from streams.backfill import AT_ONCE
 from streams.batching import Outbox, Outgoing, acknowledged
+from streams.connection import connection
 from streams.fence import Fences, is_mark
 from streams.forget import erasures
 from streams.handover import commits, hand_over, owners
-from streams.kafka import Topic, connection, create_topics, live_members, topics
+from streams.kafka import live_members
 from streams.messages import decode_vector
 from streams.personalize import FATAL
 from streams.personalizer import Folded, Sourced, build, load_encoder
@@ -59,6 +60,7 @@ from streams.scratch import Scratch
 from streams.screening import Screen
 from streams.settings import Settings
 from streams.terminal import bar
+from streams.topics import Topic, create_topics, topics
 
 FETCH_MS = 200
 LOOK_S = 1.0  # how often the group, and how far the log goes, is looked at

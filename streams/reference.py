@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from streams import messages
-from streams.kafka import Topic, topics
 from streams.settings import EVENT_WEIGHTS, PREFIX, Settings
+from streams.topics import Topic, topics
 
 DOCS = Path(__file__).parent.parent / "docs"
 # Each topic: its place in Topics, its messages, whether we read ("receive") or write ("send") it, whether it is ours alone.
@@ -83,7 +83,7 @@ def asyncapi_page() -> str:
     """Return docs/asyncapi.yaml."""
     import yaml
 
-    head = "# Written by `python -m streams.reference` from streams/messages.py and streams/kafka.py.\n"
+    head = "# Written by `python -m streams.reference` from streams/messages.py and streams/topics.py.\n"
     return head + yaml.safe_dump(asyncapi(), sort_keys=False, allow_unicode=True, width=120)
 
 

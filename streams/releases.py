@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 
 from ranking.bundle import Bundle
 from streams import experiments, models
-from streams.kafka import check_topics, open_producer, topics
+from streams.kafka import open_producer
 from streams.messages import ModelInUse, encode
 from streams.models import CURRENT, ZERO_SHOT, Change, Shelf
 from streams.reading import records
 from streams.rights import check_command_rights
 from streams.settings import Settings
+from streams.topics import check_topics, topics
 
 SEND_S = 60.0
 

@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 from kafka.errors import TransactionalIdNotFoundError
 
-from streams.kafka import NOT_ALLOWED, RightsError, ask, describe_group, may, topics
+from streams.connection import RightsError
+from streams.kafka import ask, describe_group, may
 from streams.settings import Settings
+from streams.topics import NOT_ALLOWED, topics
 
 READ, WRITE, CREATE, DESCRIBE, DESCRIBE_CONFIGS = "READ", "WRITE", "CREATE", "DESCRIBE", "DESCRIBE_CONFIGS"
 # As kafka-acls.sh spells them.

@@ -15,11 +15,12 @@ from typing import Any
 
 import msgspec
 
-from streams.kafka import Topic, check_topics, open_producer, topics
+from streams.kafka import open_producer
 from streams.messages import BadMessage, Event, Item, decode_event, decode_item
 from streams.rights import WRITE, check_right
 from streams.rows import Row
 from streams.settings import Settings
+from streams.topics import Topic, check_topics, topics
 
 NUMBERS = ("rating", "progress")  # csv cells are text; these become numbers, `at` may stay text
 ID_FIELDS = ("event_id", "user_id", "item_id", "list_id")

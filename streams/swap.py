@@ -25,12 +25,13 @@ from ranking.index import ItemIndex
 from ranking.learned import Learned
 from ranking.profile import Touch, key_of, new_profile
 from ranking.ranker import ZeroShot
-from streams.kafka import Topic, connection
+from streams.connection import connection
 from streams.messages import NewerMessage
 from streams.metrics import Metrics
 from streams.models import CURRENT, ZERO_SHOT, Shelf
 from streams.personalizer import Personalizer
 from streams.settings import Settings
+from streams.topics import Topic
 
 log = logging.getLogger("headrace.models")
 

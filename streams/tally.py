@@ -9,10 +9,10 @@ import msgspec
 
 from streams.batching import Outgoing, acknowledged
 from streams.desk import Desk, Refused
-from streams.kafka import partition_of
 from streams.messages import Interaction, decode_interactions, encode
 from streams.pipeline import Batch
 from streams.signals import SignalCounter
+from streams.topics import partition_of
 
 FLUSH_S = 1.0  # an item's signals are published at most this often
 

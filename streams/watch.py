@@ -22,12 +22,14 @@ from rich.console import Console
 from rich.table import Table
 
 from ranking.profile import Profile, RecordError, unpack_any
-from streams.kafka import RightsError, TopicError, open_consumer, topics
+from streams.connection import RightsError
+from streams.kafka import open_consumer
 from streams.messages import RecommendationList
 from streams.reading import assign, newest, records
 from streams.rights import READ, check_right
 from streams.rows import rows
 from streams.settings import Settings
+from streams.topics import TopicError, topics
 
 INTERESTS = ("long interest", "short interest", "turned down", "asked for")  # the rows of Profile.interests
 REST_S = 0.02  # the embedded broker answers at once that there is nothing, and asking again and again takes half a core

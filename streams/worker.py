@@ -24,24 +24,17 @@ from ranking.signals import Signals, SignalsError, SignalSettings
 from streams import experiments, fetching, personalizer, rebootstrap
 from streams.app import FlowApp, build
 from streams.catalogue import Catalogue
+from streams.connection import BrokerUnreachable, RightsError, connection
 from streams.experiments import ExperimentError
 from streams.handover import OtherEncoder, refuse_other
-from streams.kafka import (
-    BrokerUnreachable,
-    RightsError,
-    TopicError,
-    check_topics,
-    connection,
-    create_topics,
-    topics,
-    wait_for_broker,
-)
+from streams.kafka import wait_for_broker
 from streams.memory import give_back
 from streams.personalizer import Personalizer, load_encoder
 from streams.rights import check_worker_rights
 from streams.rulebook import RulesError
 from streams.settings import Settings, secrets_of
 from streams.state import Snapshot, StateError, StateFolder
+from streams.topics import TopicError, check_topics, create_topics, topics
 
 log = logging.getLogger("headrace.worker")
 

@@ -20,8 +20,8 @@ from secured import Secured, commands, environment, start_secured
 
 from streams.__main__ import main
 from streams.broker import start_apache, start_embedded
-from streams.kafka import create_topics
 from streams.settings import PREFIX, Settings, load
+from streams.topics import create_topics
 
 WorldFactory = Callable[..., World]
 

@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 from counting import unpacked
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
+from streams.connection import connection
 from streams.fence import is_mark
-from streams.kafka import Topic, connection, partition_of, topics
 from streams.settings import Settings
+from streams.topics import Topic, partition_of, topics
 
 HERE = Path(__file__).parent
 T = TypeVar("T")

@@ -21,7 +21,8 @@ from kafka.admin import ACL, ACLOperation, ACLPermissionType, ACLResourcePattern
 from pydantic import SecretStr
 
 from streams.broker import cluster_id, end_with_parent, java_command
-from streams.kafka import RightsError, open_admin, wait_for_broker
+from streams.connection import RightsError
+from streams.kafka import open_admin, wait_for_broker
 from streams.rights import SHOWN
 from streams.settings import PREFIX, Settings, load
 

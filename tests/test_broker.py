@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from streams.broker import Broker, BrokerError, start_apache, start_embedded
-from streams.kafka import create_topics, open_producer, topics
+from streams.kafka import open_producer
 from streams.reading import records
 from streams.settings import load
+from streams.topics import create_topics, topics
 
 KINDS = [pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("embedded", "kafka")]
 PARENT = """

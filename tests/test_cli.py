@@ -19,9 +19,10 @@ import pytest
 
 from ranking.profile import FORMAT, Profile, Touch
 from streams.__main__ import app, main
-from streams.kafka import create_topics, open_producer, partition_of, topics
+from streams.kafka import open_producer
 from streams.messages import Item, ItemVector, RecommendationList, RecommendedItem, encode
 from streams.settings import Settings, load
+from streams.topics import create_topics, partition_of, topics
 
 NOW = 1_790_000_000.0
 

@@ -20,15 +20,17 @@ from kafka import KafkaConsumer
 from encoders.hashing import HashingEncoder
 from ranking.profile import Profile
 from streams.backfill import encode_missing, import_file, known_items
+from streams.connection import connection
 from streams.fence import MARK
 from streams.history import ImportRefused, read, run
-from streams.kafka import connection, create_topics, open_producer, partition_of, topics
+from streams.kafka import open_producer
 from streams.messages import BadMessage, Event, Interactions
 from streams.personalizer import Sourced, build
 from streams.reading import newest, records
 from streams.rows import Row, RowError
 from streams.sending import send_events, send_items
 from streams.settings import Settings, load
+from streams.topics import create_topics, partition_of, topics
 from streams.watch import stored_profile
 
 NOW = 1_790_000_000.0

@@ -20,10 +20,10 @@ import pytest
 import yaml
 
 import examples
-from streams.kafka import topics
 from streams.metrics import Metrics
 from streams.sending import event_of, item_of
 from streams.settings import PREFIX, Settings
+from streams.topics import topics
 from streams.web import WebServer
 
 ROOT = Path(__file__).parents[1]

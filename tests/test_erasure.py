@@ -33,12 +33,13 @@ from streams.__main__ import main
 from streams.batching import SCRUBBED, Outgoing, ProfileStore, forgetful
 from streams.desk import Desk
 from streams.erasure import Erasures, covers, is_letter_of, joined, key_of
-from streams.kafka import Topic, TopicError, check_topics, create_topics, open_admin, partition_of, topics
+from streams.kafka import open_admin
 from streams.messages import BadMessage, DeadLetter, Erasure, decode_event, encode
 from streams.metrics import Metrics
 from streams.personalize import Personalize
 from streams.pipeline import Batch, EncodeThread
 from streams.settings import Settings
+from streams.topics import Topic, TopicError, check_topics, create_topics, partition_of, topics
 
 TOPICS = topics(Settings.model_construct(partitions=1))
 HERE = st.builds(Erasure, at=st.floats(0, 9), partition=st.integers(0, 1), offset=st.integers(0, 9))

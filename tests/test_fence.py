@@ -11,9 +11,9 @@ import pytest
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from streams.fence import MARK, Fences, is_mark
-from streams.kafka import create_topics, topics
 from streams.reading import records
 from streams.settings import Settings, load
+from streams.topics import create_topics, topics
 
 
 @pytest.fixture(params=[pytest.param("kafka", marks=pytest.mark.kafka), pytest.param("embedded", marks=pytest.mark.embedded)])

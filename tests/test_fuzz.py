@@ -37,7 +37,6 @@ from ranking.profile import interests_of, key_of, unpack
 from streams import catalogue, messages
 from streams.catalogue import Catalogue
 from streams.desk import Desk
-from streams.kafka import Topics, partition_of, topics
 from streams.messages import (
     BadMessage,
     DeadLetter,
@@ -53,6 +52,7 @@ from streams.metrics import Metrics
 from streams.personalizer import Personalizer, Sourced, build
 from streams.pipeline import Batch, EncodeThread
 from streams.settings import load
+from streams.topics import Topics, partition_of, topics
 from streams.vectorize import CatalogueStep
 from streams.words import read
 

@@ -22,25 +22,13 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaConnectionError, NotCoordinatorError
 
 from streams import kafka
-from streams.kafka import (
-    BrokerUnreachable,
-    TopicError,
-    check_topics,
-    connection,
-    create_topics,
-    faust_connection,
-    live_members,
-    open_admin,
-    open_consumer,
-    open_producer,
-    partition_of,
-    topics,
-    wait_for_broker,
-)
+from streams.connection import BrokerUnreachable, connection, faust_connection
+from streams.kafka import live_members, open_admin, open_consumer, open_producer, wait_for_broker
 from streams.reading import newest, records
 from streams.rows import Row
 from streams.sending import send_events
 from streams.settings import Settings, load
+from streams.topics import TopicError, check_topics, create_topics, partition_of, topics
 
 numbers = itertools.count()
 

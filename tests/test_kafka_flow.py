@@ -16,7 +16,8 @@ from counting import BAD_FOLD, BAD_TEXT
 from flows import World, eventually, users
 from kafka import TopicPartition
 
-from streams.kafka import connection, open_admin
+from streams.connection import connection
+from streams.kafka import open_admin
 from streams.screening import RESENT
 
 # kafka-python 3.0.12 leaves sockets to the garbage collector, whose warning hits whatever test runs then.

@@ -18,11 +18,11 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 
 from streams.__main__ import main
 from streams.desk import RAW_MOST, Desk, Refused
-from streams.kafka import partition_of, topics
 from streams.letters import Checked, Letter, LettersError, _send, beginning, line, repaired
 from streams.messages import DeadLetter, encode
 from streams.metrics import Metrics
 from streams.settings import load
+from streams.topics import partition_of, topics
 
 NOW = 1_790_000_000.0
 Make = Callable[..., World]

@@ -19,12 +19,12 @@ from ranking.profile import Profile, unpack_any
 from streams import move as moving
 from streams.erasure import key_of
 from streams.handover import hand_over
-from streams.kafka import Topic, partition_of, topics
 from streams.messages import Erasure, ItemSignal, encode
 from streams.move import MoveRefused, move
 from streams.reading import records
 from streams.rebuild import rebuild
 from streams.settings import Settings
+from streams.topics import Topic, partition_of, topics
 
 pytestmark = [
     pytest.mark.embedded,

@@ -18,11 +18,13 @@ from secured import GRANTS, OPERATORS, Right, Secured, granted, refusal, without
 
 from ranking import bundle
 from ranking.bundle import Head, sealed
+from streams.connection import connection
 from streams.erasure import key_of
-from streams.kafka import connection, open_admin, open_producer, topics
+from streams.kafka import open_admin, open_producer
 from streams.messages import DeadLetter, Erasure, encode
 from streams.rights import SHOWN, check_command_rights, command_rights
 from streams.settings import Settings, load
+from streams.topics import topics
 
 # kafka-python 3.0.12 leaves sockets to the garbage collector, whose warning hits whatever test runs then.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")

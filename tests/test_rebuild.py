@@ -24,13 +24,14 @@ from streams.__main__ import main
 from streams.backfill import known_items
 from streams.fence import is_mark
 from streams.handover import OtherEncoder, commits, hand_over, owners, refuse_other
-from streams.kafka import create_topics, live_members, partition_of, topics
+from streams.kafka import live_members
 from streams.messages import ERASE, BadMessage, decode_event
 from streams.personalizer import Sourced, build
 from streams.reading import records
 from streams.rebuild import Rebuild, RebuildRefused, rebuild
 from streams.scratch import Scratch
 from streams.settings import Settings
+from streams.topics import create_topics, partition_of, topics
 
 SOCKETS = "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
 pytestmark = pytest.mark.filterwarnings(SOCKETS)

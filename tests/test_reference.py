@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from streams import messages
-from streams.kafka import topics
 from streams.reference import DOCS, asyncapi, asyncapi_page, settings_page
 from streams.settings import Settings
+from streams.topics import topics
 
 NOW = 1_790_000_000.0
 

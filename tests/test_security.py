@@ -27,21 +27,13 @@ from kafka import TopicPartition
 from pydantic import SecretStr
 from secured import GRANTS, KEY_PASSWORD, ROOT, USERS, Right, Secured, commands, environment, granted, refusal, without
 
-from streams.kafka import (
-    BrokerUnreachable,
-    connection,
-    faust_connection,
-    open_admin,
-    open_consumer,
-    open_producer,
-    partition_of,
-    topics,
-    wait_for_broker,
-)
+from streams.connection import BrokerUnreachable, connection, faust_connection
+from streams.kafka import open_admin, open_consumer, open_producer, wait_for_broker
 from streams.messages import RecommendationList, RecommendedItem, encode
 from streams.reading import records
 from streams.rights import SHOWN, check_worker_rights, fence_prefix, worker_rights
 from streams.settings import Settings, encoder_slug, load
+from streams.topics import partition_of, topics
 from streams.worker import Discreet
 
 # kafka-python 3.0.12 leaves sockets to the garbage collector, whose warning hits whatever test runs then.

@@ -22,9 +22,10 @@ from streams import training
 from streams.corpus import from_topics
 from streams.datasets import of
 from streams.erasure import key_of
-from streams.kafka import create_topics, open_producer, partition_of, topics
+from streams.kafka import open_producer
 from streams.messages import Erasure, encode
 from streams.settings import Settings, load
+from streams.topics import create_topics, partition_of, topics
 from streams.trainer import Order, run
 from streams.training import Sizes
 
