@@ -93,7 +93,7 @@ def silence() -> None:
 
 def step_over_holes() -> None:
     """Lose some of what is fetched, and look at no hole in the offsets."""
-    from streams.pipeline import Inlet, OffsetGuard
+    from streams.inlet import Inlet, OffsetGuard
 
     put = Inlet.put
 

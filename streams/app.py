@@ -25,13 +25,15 @@ from streams.batching import BatchConsumer, Outbox, ProfileStore, die, forgetful
 from streams.catalogue import Catalogue
 from streams.connection import connection, faust_connection
 from streams.desk import Desk
+from streams.encode_thread import EncodeThread
 from streams.erasure import Erasures
 from streams.fence import Fences
 from streams.follow import Follower
+from streams.inlet import Hole, Inlet
 from streams.metrics import Metrics
 from streams.personalize import Personalize
 from streams.personalizer import Personalizer
-from streams.pipeline import EncodeThread, Hole, Inlet, Pipeline
+from streams.pipeline import Pipeline
 from streams.settings import Settings
 from streams.signals import SignalCounter
 from streams.state import Offsets, StateFolder

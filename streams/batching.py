@@ -40,7 +40,8 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP
 
 from streams import OURS
-from streams.pipeline import Inlet, Pipeline
+from streams.inlet import Inlet
+from streams.pipeline import Pipeline
 
 log = logging.getLogger("headrace.batching")
 

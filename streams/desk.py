@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from streams.batching import Outbox, Outgoing
+from streams.inlet import Record
 from streams.messages import DeadLetter, encode
 from streams.metrics import Metrics
-from streams.pipeline import Record
 from streams.topics import Topics
 
 log = logging.getLogger("headrace.agents")

@@ -23,11 +23,14 @@ from typing import Any, NamedTuple, Protocol
 from ranking.profile import RecordError
 from streams.batching import Outgoing, acknowledged
 from streams.desk import Desk, Refused, reason_of
+from streams.encode_thread import USERS, EncodeThread
 from streams.erasure import Erasures, key_of
+from streams.inlet import Batch, Record
 from streams.messages import ERASE, Erasure, Interaction, RecommendationList, encode
 from streams.personalizer import Folded, Personalizer, Readings, Sourced
-from streams.pipeline import USERS, Batch, EncodeThread, Overlay, Record, sift
+from streams.pipeline import Overlay
 from streams.screening import Screen, Screened
+from streams.sift import sift
 from streams.signals import parcels
 
 log = logging.getLogger("headrace.agents")

@@ -52,13 +52,13 @@ from streams.kafka import live_members
 from streams.messages import decode_vector
 from streams.personalize import FATAL
 from streams.personalizer import Folded, Sourced, build, load_encoder
-from streams.pipeline import sift
 from streams.reading import records
 from streams.revector import Vectors
 from streams.rights import check_worker_rights
 from streams.scratch import Scratch
 from streams.screening import Screen
 from streams.settings import Settings
+from streams.sift import sift
 from streams.terminal import bar
 from streams.topics import Topic, create_topics, topics
 

@@ -19,8 +19,8 @@ from streams.catalogue import Catalogue, apply
 from streams.desk import SEND_MOST
 from streams.messages import BadMessage, Item, ItemVector, decode_item, encode
 from streams.personalizer import new_index
-from streams.pipeline import sift
 from streams.settings import Settings
+from streams.sift import sift
 from streams.topics import partition_of, topics
 from streams.vectorize import key_of_deletion
 

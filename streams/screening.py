@@ -13,9 +13,9 @@ from typing import NamedTuple
 from streams.batching import Outgoing
 from streams.desk import SEND_MOST, Refused
 from streams.erasure import Erasures
+from streams.inlet import Record
 from streams.messages import ERASE, BadMessage, Erasure, Event, decode_event
 from streams.personalizer import Personalizer, Sourced
-from streams.pipeline import Record
 from streams.topics import partition_of
 
 RESENT = "headrace-resent"  # header of an event that was sent once more under the right key

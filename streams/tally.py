@@ -9,8 +9,8 @@ import msgspec
 
 from streams.batching import Outgoing, acknowledged
 from streams.desk import Desk, Refused
+from streams.inlet import Batch
 from streams.messages import Interaction, decode_interactions, encode
-from streams.pipeline import Batch
 from streams.signals import SignalCounter
 from streams.topics import partition_of
 

@@ -9,8 +9,10 @@ from ranking.index import ItemIndex
 from streams.batching import Outgoing, acknowledged
 from streams.catalogue import Catalogue
 from streams.desk import SEND_MOST, Desk, Refused, reason_of
+from streams.encode_thread import ITEMS, EncodeThread
+from streams.inlet import Batch, Record
 from streams.messages import BadMessage, Item, check_id, decode_item, encode
-from streams.pipeline import ITEMS, Batch, EncodeThread, Record, sift
+from streams.sift import sift
 from streams.topics import partition_of
 
 ITEM_SLICE = 4  # a user's event waits for at most this many items in the encode thread: 5-10 ms

@@ -25,7 +25,7 @@ from ranking.profile import RecordError
 from streams import batching
 from streams.app import _faust_settings
 from streams.batching import NO_MEMBER, BatchConsumer, ProfileStore, SigningThread
-from streams.pipeline import Hole, Inlet
+from streams.inlet import Hole, Inlet
 from streams.settings import load
 
 

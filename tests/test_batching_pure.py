@@ -12,19 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.pipeline import (
-    ITEMS,
-    USERS,
-    Batch,
-    EncodeThread,
-    Hole,
-    HoleError,
-    Inlet,
-    OffsetGuard,
-    Overlay,
-    Pipeline,
-    sift,
-)
+from streams.encode_thread import ITEMS, USERS, EncodeThread
+from streams.inlet import Batch, Hole, HoleError, Inlet, OffsetGuard
+from streams.pipeline import Overlay, Pipeline
+from streams.sift import sift
 
 
 def record(offset: int, partition: int = 0, value: bytes = b"v") -> Any:

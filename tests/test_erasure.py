@@ -32,12 +32,13 @@ from streams import forget, history, reading
 from streams.__main__ import main
 from streams.batching import SCRUBBED, Outgoing, ProfileStore, forgetful
 from streams.desk import Desk
+from streams.encode_thread import EncodeThread
 from streams.erasure import Erasures, covers, is_letter_of, joined, key_of
+from streams.inlet import Batch
 from streams.kafka import open_admin
 from streams.messages import BadMessage, DeadLetter, Erasure, decode_event, encode
 from streams.metrics import Metrics
 from streams.personalize import Personalize
-from streams.pipeline import Batch, EncodeThread
 from streams.settings import Settings
 from streams.topics import Topic, TopicError, check_topics, create_topics, partition_of, topics
 

@@ -37,6 +37,8 @@ from ranking.profile import interests_of, key_of, unpack
 from streams import catalogue, messages
 from streams.catalogue import Catalogue
 from streams.desk import Desk
+from streams.encode_thread import EncodeThread
+from streams.inlet import Batch
 from streams.messages import (
     BadMessage,
     DeadLetter,
@@ -50,7 +52,6 @@ from streams.messages import (
 )
 from streams.metrics import Metrics
 from streams.personalizer import Personalizer, Sourced, build
-from streams.pipeline import Batch, EncodeThread
 from streams.settings import load
 from streams.topics import Topics, partition_of, topics
 from streams.vectorize import CatalogueStep

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from ranking.signals import Signals
+from streams.inlet import Batch
 from streams.messages import Interaction, NewerMessage
 from streams.metrics import Metrics
-from streams.pipeline import Batch
 from streams.signals import SignalCounter
 from streams.tally import SignalsStep
 
