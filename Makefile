@@ -28,6 +28,9 @@ test: setup  ## lint, types and all tests
 bench: setup  ## speed: drain, latency, new items, restart, memory
 	$(BIN)/python -m benchmarks.flow
 
+bench-encode: setup  ## speed of the language model against sentence-transformers, same weights and texts
+	$(BIN)/python -m benchmarks.encode
+
 chaos: setup  ## faults under load on three Kafka nodes (KAFKA_HOME), every profile against an oracle
 	$(BIN)/python -m benchmarks.chaos
 
@@ -46,4 +49,4 @@ quality: setup  ## how good lists are on a data set: make quality SET=folder
 clean:  ## remove the environment and all state
 	rm -rf .venv .headrace
 
-.PHONY: help setup demo test bench chaos endure quality fuzz audit clean
+.PHONY: help setup demo test bench bench-encode chaos endure quality fuzz audit clean

@@ -6,10 +6,13 @@ encoder have neighbours as those of a real catalogue do: about 200 themes, with 
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import random
 import re
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from math import prod
 from pathlib import Path
@@ -56,8 +59,8 @@ class Words(NamedTuple):
 class _Parts:
     """The example items' parts, by theme."""
 
-    def __init__(self) -> None:
-        self.items = [item for item in examples.load_catalogue() if item.attributes.get("language") == "en"]
+    def __init__(self, language: str = "en") -> None:
+        self.items = [item for item in examples.load_catalogue() if item.attributes.get("language") == language]
         self.siblings: dict[str, list[Item]] = {}
         self.kin: dict[str, list[Item]] = {}
         for item in self.items:
@@ -115,7 +118,62 @@ def _pieces(title: str) -> list[str]:
 
 
 def _sentences(item: Item) -> list[str]:
-    return re.split(r"(?<=[.!?])\s+", item.text)
+    return [part for part in re.split(r"(?<=[.!?])\s+|(?<=[。！？])", item.text) if part]
+
+
+def kinds(count: int, data: Path | None = None) -> dict[str, list[str]]:
+    """Return `count` distinct texts of each kind that an encoder is timed on: `title`, `review`, `chinese`.
+
+    Reviews are made, 1 to 30 sentences, half of them fewer than 5; or, with `data`, the first ones of data/amazon-reviews.
+    Raises OSError, KeyError for a folder without them, ValueError where there are too few.
+    """
+    reviews = _real_reviews(data / "amazon-reviews", count) if data else _reviews(count)
+    return {"title": _distinct(count, _titles()), "review": reviews, "chinese": _distinct(count, _chinese())}
+
+
+def _distinct(count: int, made: Iterator[str]) -> list[str]:
+    seen: dict[str, None] = {}
+    for text in made:
+        seen.setdefault(text)
+        if len(seen) == count:
+            return list(seen)
+    raise ValueError(f"there are only {len(seen)} different texts, wanted are {count}: ask for fewer")
+
+
+def _titles() -> Iterator[str]:
+    parts, rng = _Parts(), random.Random(SEED + 2)
+    while True:
+        base = rng.choice(parts.items)
+        yield f"{rng.choice(parts.brands[str(base.attributes['kind'])])} {_title(base, parts.near(base, rng), rng)}"
+
+
+def _reviews(count: int) -> list[str]:
+    parts, rng = _Parts(), random.Random(SEED + 3)
+
+    def made() -> Iterator[str]:
+        while True:
+            base = rng.choice(parts.items)
+            length = min(30, 1 + int(rng.lognormvariate(1.3, 0.9)))
+            yield " ".join(rng.choice(_sentences(parts.near(base, rng))) for _ in range(length))
+
+    return _distinct(count, made())
+
+
+def _real_reviews(folder: Path, count: int) -> list[str]:
+    path = next(iter(sorted(folder.glob("*.zip"))), None)
+    if path is None:
+        raise FileNotFoundError(f"{folder} has no zip file of reviews: give the folder above amazon-reviews")
+    with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as file:
+        found = csv.DictReader(io.TextIOWrapper(file, "utf-8"))
+        return _distinct(count, (row["reviewText"] for row in found if row["reviewText"].strip()))
+
+
+def _chinese() -> Iterator[str]:
+    parts, rng = _Parts("zh"), random.Random(SEED + 4)
+    while True:
+        base = rng.choice(parts.items)
+        said = [rng.choice(_sentences(parts.near(base, rng))) for _ in range(rng.randint(0, 4))]
+        yield " ".join((base.title, "".join(said))).strip()
 
 
 def words(count: int) -> list[Words]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are no part of the installed package
 
+from benchmarks import encode as encoding
 from benchmarks import figures, texts
 from benchmarks.client import Sent
 from benchmarks.figures import GOALS, median, percentile, steady
@@ -45,6 +47,42 @@ def test_words_are_distinct_and_read_as_what_they_are() -> None:
     lengths = [len(each.text.split()) for each in words]
     assert 6 < np.mean(lengths) < 12
     assert {each.kind for each in words} == {"comment", "search"}
+
+
+def test_kinds_of_text_are_distinct_and_what_they_say(tmp_path: Path) -> None:
+    """Titles are short, reviews of mixed length, Chinese is Chinese; real reviews are the file's own, in order, none twice."""
+    found = texts.kinds(500)
+    assert {kind: len(set(some)) for kind, some in found.items()} == {"title": 500, "review": 500, "chinese": 500}
+    lengths = {kind: np.percentile([len(text) for text in some], [10, 90]) for kind, some in found.items()}
+    assert lengths["title"][1] < 100
+    assert lengths["review"][1] > 5 * lengths["review"][0]
+    assert all(any("\u4e00" <= character <= "\u9fff" for character in text) for text in found["chinese"])
+    (tmp_path / "amazon-reviews").mkdir()
+    with zipfile.ZipFile(tmp_path / "amazon-reviews/some.zip", "w") as archive:
+        archive.writestr("some.csv", 'asin,reviewText\n1,good tea\n2,\n3,good tea\n4,"bad, cold"\n')
+    assert texts.kinds(2, tmp_path)["review"] == ["good tea", "bad, cold"]
+    with pytest.raises(ValueError, match="only 2 different texts, wanted are 3"):
+        texts.kinds(3, tmp_path)
+
+
+def test_the_worst_ratio_counts() -> None:
+    """Of models, threads and kinds of text the lowest ratio of each size is the figure; bfloat16 where there is one."""
+
+    def rates(ours: float, full: float, half: float | None = None) -> dict[str, dict[str, float]]:
+        sides = {"ours": ours, "float32": full} | ({"bfloat16": half} if half else {})
+        return {str(size): sides for size in encoding.SIZES}
+
+    compared = {
+        "a, 1": {
+            "kinds": {"title": rates(30, 10, 20), "review": rates(50, 10, 40)},
+            "cosine": {"title": 0.9999, "review": 1.0},
+        },
+        "b, 1": {"kinds": {"title": rates(40, 16)}, "cosine": {"title": 0.9991}},
+    }
+    found = encoding.summary(compared)
+    assert found["ratio_1"] == found["ratio_512"] == 2.5
+    assert found["ratio_64_bfloat16"] == 1.25
+    assert found["min_cosine"] == 0.9991
 
 
 def test_vectors_are_kept(tmp_path: Path) -> None:
