@@ -24,6 +24,7 @@ from rich.table import Column, Table
 from streams import OURS
 from streams import settings as all_settings
 from streams.broker import BrokerError, start_apache, start_embedded
+from streams.image_command import images
 from streams.kafka import wait_for_broker
 from streams.model_commands import model, train
 from streams.options import AsJson, Broker, EventType, Map, Titles
@@ -52,6 +53,7 @@ dead_letters = typer.Typer(no_args_is_help=True, help="What workers refused: loo
 app.add_typer(dead_letters, name="dead-letters", rich_help_panel="Data")
 app.command(rich_help_panel="Models")(train)
 app.add_typer(model, name="model", rich_help_panel="Models")
+app.add_typer(images, name="images", rich_help_panel="Models")
 app.command(rich_help_panel="Look")(report)
 
 
@@ -347,7 +349,9 @@ def _rebuild(settings: Settings) -> None:
         f"{done.items} items and {done.profiles} profiles are there: {done.events} events folded, {done.known} known already, "
         f"{done.left_out} messages left out"
     )
-    print(f"next: start workers with HEADRACE_ENCODER={settings.encoder} and state folders of their own (HEADRACE_STATE_DIR)")
+    print(
+        f"next: start workers with {all_settings.named_encoder(settings)} and state folders of their own (HEADRACE_STATE_DIR)"
+    )
 
 
 @app.command(rich_help_panel="Data")

@@ -24,6 +24,7 @@ from streams.catalogue import Catalogue, apply, text_hash
 from streams.datasets import Dataset
 from streams.messages import Event, Interaction, Item
 from streams.personalizer import Personalizer, Sourced
+from streams.pictures import pictures_of
 from streams.reach import Reached
 from streams.settings import Settings
 from streams.signals import SignalCounter
@@ -62,6 +63,7 @@ class Remembered:
             with np.load(self._path, allow_pickle=False) as file:
                 self._kept = dict(zip(file["hashes"].tolist(), file["vectors"], strict=True))
         self.id, self.dim, self.reason = encoder.id, encoder.dim, encoder.reason
+        self.pictures = pictures_of(encoder)  # of items; not kept
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return (n, dim) float32 unit rows."""

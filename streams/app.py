@@ -33,6 +33,7 @@ from streams.inlet import Hole, Inlet
 from streams.metrics import Metrics
 from streams.personalize import Personalize
 from streams.personalizer import Personalizer
+from streams.pictures import pictures_of
 from streams.pipeline import Pipeline
 from streams.settings import Settings
 from streams.signals import SignalCounter
@@ -226,7 +227,8 @@ def _add_agents(
     @app.agent(app.topic(names.items.name, key_type=bytes, value_type=bytes), name="catalogue")  # type: ignore[untyped-decorator]
     async def vectors(stream: Any) -> None:
         step = CatalogueStep(desk, catalogue, index, encoding, caught_up, partitions)
-        await serve(stream, pipeline(items, step, ITEM_SLICE, ITEM_SLICE))
+        slice_ = ITEM_SLICE if pictures_of(catalogue.encoder) is None else 1  # an image takes as long as some texts
+        await serve(stream, pipeline(items, step, slice_, slice_))
 
     @app.agent(app.topic(names.interactions.name, key_type=bytes, value_type=bytes), name="signals")  # type: ignore[untyped-decorator]
     async def count(stream: Any) -> None:

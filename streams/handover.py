@@ -15,7 +15,7 @@ from kafka.errors import IllegalGenerationError, NoError, RebalanceInProgressErr
 from kafka.structs import OffsetAndMetadata
 
 from streams.kafka import ask
-from streams.settings import Settings
+from streams.settings import Settings, named_encoder
 from streams.topics import topics
 
 JOINED = {UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError}  # somebody is in the group
@@ -46,8 +46,8 @@ def refuse_other(settings: Settings, encoder_id: str) -> None:
     if others:
         raise OtherEncoder(
             f"group {settings.app_id} has processed items and events with encoder {', '.join(sorted(others))}, this worker has "
-            f"{encoder_id}: set HEADRACE_ENCODER back, or run `headrace import --rebuild` with HEADRACE_ENCODER="
-            f"{settings.encoder} first (docs/operate.md, Another encoder)"
+            f"{encoder_id}: set HEADRACE_ENCODER and HEADRACE_IMAGES back, or run `headrace import --rebuild` with "
+            f"{named_encoder(settings)} first (docs/operate.md, Another encoder)"
         )
 
 

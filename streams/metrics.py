@@ -31,6 +31,7 @@ class Metrics:
         )
         self.lists = Counter("headrace_lists", "Lists published", registry=registry)
         self.items = Counter("headrace_items", "Item changes published, by what they were", ["outcome"], registry=registry)
+        self.images = Counter("headrace_item_images", "Images that items came with, by outcome", ["outcome"], registry=registry)
         self.interactions = Counter("headrace_interactions", "Interactions counted", registry=registry)
         self.texts_cut = Counter("headrace_texts_cut", "Texts cut at text_length", ["topic"], registry=registry)
         self.unreadable = Counter(

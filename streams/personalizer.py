@@ -29,6 +29,7 @@ from ranking.signals import Signals, SignalSettings
 from streams import experiments, rulebook
 from streams.experiments import Experiment, Variant
 from streams.messages import Event, Interaction, RecommendedItem
+from streams.pictures import with_images
 from streams.settings import Settings
 from streams.words import Said, read
 
@@ -294,8 +295,8 @@ class _Spoken:
 
 
 def load_encoder(settings: Settings) -> Encoder:
-    """Return the encoder that the settings name. Raises EncoderError."""
-    return encoders.load(
+    """Return the encoder that the settings name, with images where they ask for them. Raises EncoderError, FusionError."""
+    texts = encoders.load(
         settings.encoder,
         device=settings.device,
         dtype=settings.dtype,
@@ -303,6 +304,7 @@ def load_encoder(settings: Settings) -> Encoder:
         threads=settings.threads,
         cache=settings.cache_dir,
     )
+    return texts if settings.images is None else with_images(texts, settings)
 
 
 def new_index(encoder: Encoder, settings: Settings) -> ItemIndex:

@@ -57,7 +57,7 @@ from streams.revector import Vectors
 from streams.rights import check_worker_rights
 from streams.scratch import Scratch
 from streams.screening import Screen
-from streams.settings import Settings
+from streams.settings import Settings, named_encoder
 from streams.sift import sift
 from streams.terminal import bar
 from streams.topics import Topic, create_topics, topics
@@ -116,7 +116,7 @@ def refuse_live(settings: Settings, encoder: Encoder) -> None:
         return
     raise RebuildRefused(
         f"{len(members)} worker(s) of group {settings.app_id} ({', '.join(members[:3])}) run with encoder "
-        f"{', '.join(sorted(owned)) or 'not told yet'}, and HEADRACE_ENCODER={settings.encoder} (id {encoder.id}) has the same "
+        f"{', '.join(sorted(owned)) or 'not told yet'}, and {named_encoder(settings)} (id {encoder.id}) has the same "
         "topics: set HEADRACE_ENCODER to the new encoder, its folder under a name of its own; or stop the workers first"
     )
 

@@ -183,6 +183,15 @@ class Settings(BaseSettings):
         2000, "Length at which a text is cut before it is tokenised.", group="Encoder", unit="characters", ge=16, le=1_000_000
     )
     cache_dir: Path = setting(_cache_dir, "Folder of converted weights.", group="Encoder", shown="~/.cache/headrace")
+    images: Path | None = setting(
+        None,
+        "Folder that `headrace images train` wrote: items' vectors hold their images, too; unused when empty. "
+        "Another folder needs a name of its own, as another encoder does: docs/images.md.",
+        group="Encoder",
+    )
+    image_folder: Path | None = setting(
+        None, "Folder in which the paths of items' images are looked up; no other file is read.", group="Encoder"
+    )
 
     # Profile
     event_weights: Pairs = setting(
@@ -389,6 +398,18 @@ class Settings(BaseSettings):
                 f"{PREFIX}BATCH_SIZE {self.batch_size}: raise it"
             )
         return self
+
+
+def vectors_name(settings: Settings) -> str:
+    """Return what the vectors are of, as the suffix of topics: the encoder's name, and the folder's of the images."""
+    images = "" if settings.images is None else f"+{settings.images.absolute().name}"
+    return encoder_slug(settings.encoder + images)
+
+
+def named_encoder(settings: Settings) -> str:
+    """Return the settings that name the encoder, as they are written in the environment."""
+    images = "" if settings.images is None else f" {PREFIX}IMAGES={settings.images}"
+    return f"{PREFIX}ENCODER={settings.encoder}{images}"
 
 
 def load(**given: Any) -> Settings:

@@ -17,7 +17,7 @@ from kafka.partitioner.default import murmur2
 
 from streams.connection import RightsError
 from streams.kafka import ask, may
-from streams.settings import Settings, encoder_slug
+from streams.settings import Settings, vectors_name
 
 DAY_MS = 86_400_000
 # What was replaced is gone a day later, also from the open segment, which compaction leaves out: 7 days by default.
@@ -63,7 +63,7 @@ class Topics(NamedTuple):
 
 def profiles_table(settings: Settings) -> str:
     """Return the name of the table of profiles: one for each encoder, whose vectors never mix."""
-    return f"profiles-{encoder_slug(settings.encoder)}"
+    return f"profiles-{vectors_name(settings)}"
 
 
 def topics(settings: Settings) -> Topics:
@@ -89,13 +89,11 @@ def topics(settings: Settings) -> Topics:
             "time to look at what was refused",
             partitions=1,
         ),
-        item_vectors=topic(
-            f"item-vectors-{encoder_slug(settings.encoder)}", "item_id", _compacted(), "every worker reads it whole"
-        ),
+        item_vectors=topic(f"item-vectors-{vectors_name(settings)}", "item_id", _compacted(), "every worker reads it whole"),
         item_signals=topic("item-signals", "item_id", _compacted(), "every worker reads it whole"),
         erasures=topic("erasures", "hash of a user_id", _compacted(), "late events of erased users are told by it"),
         models=topic(
-            f"models-{encoder_slug(settings.encoder)}",
+            f"models-{vectors_name(settings)}",
             "version, one of its parts, or `current`",
             _compacted(),
             "every worker ranks with the current one",

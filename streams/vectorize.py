@@ -69,6 +69,7 @@ class CatalogueStep:
         if found.good:
             self._witness = found.good[-1]
         self.desk.metrics.items.labels("published").inc(len(found.good))
+        self._count_images()
         return [self._change(*changes[place]) for place in sorted(changes)] + self.desk.dead_letters(refused)
 
     async def apply(self, batch: Batch, prepared: list[Outgoing]) -> list[Outgoing]:
@@ -89,6 +90,11 @@ class CatalogueStep:
 
     def _encode(self, items: Sequence[tuple[Item, float]]) -> list[bytes]:
         return [encode(vector) for vector in self.catalogue.vectors(items, self.index)]
+
+    def _count_images(self) -> None:
+        for outcome, count in self.catalogue.images.items():
+            self.desk.metrics.images.labels(outcome).inc(count)
+        self.catalogue.images.clear()
 
     def _change(self, item_id: str, value: bytes | None) -> Outgoing:
         key = item_id.encode()

@@ -97,6 +97,7 @@ COMMANDS = [
     "model use",
     "model list",
     "model show",
+    "images train",
 ]
 
 

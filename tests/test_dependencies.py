@@ -93,9 +93,11 @@ def licences(one: Distribution) -> set[str]:
         return set(re.split(r" (?:AND|OR) ", re.sub("[()]", "", expression)))
     classified = [each.rpartition(" :: ")[2] for each in told.get_all("Classifier") or [] if each.startswith("License :: ")]
     said = [each for each in classified if each != "DFSG approved"] or re.split(" AND ", told.get("License") or "")
-    if said == [""]:
+    if said in ([""], ["UNKNOWN"]):
         texts = [each.read_text("utf-8") for each in one.files or [] if each.name.startswith("LICENSE")]
-        said = ["Apache-2.0" if re.match(r"\s+Apache License\s+Version 2\.0", text) else text[:40] for text in texts]
+        said = [
+            "Apache-2.0" if re.match(r"\s*Apache (Software )?License\s+(Version )?2\.0", text) else text[:40] for text in texts
+        ]
     return {SPELLED.get(each, each) for each in said}
 
 

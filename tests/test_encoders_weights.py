@@ -189,3 +189,57 @@ def test_a_converted_folder_loads_by_its_path(e5: Encoder, cache: Path) -> None:
     folder = next(cache.glob("multilingual-e5-small-*"))
     by_path = encoders.load(str(folder), cache=cache, dtype="float32")
     assert (np.einsum("nd,nd->n", by_path.encode(COFFEE), e5.encode(COFFEE)) > 0.999).all()
+
+
+@pytest.mark.weights
+def test_efficientnet_gives_the_published_features(cache: Path) -> None:
+    """Of a slope of colours, the features are those of the published implementation, in half the bits nearly so."""
+    from encoders import image
+
+    rows, columns = np.mgrid[:224, :224]
+    slope = np.stack([columns, rows, (columns + rows) // 2], -1).astype(np.uint8)
+    full, half = (image.load(cache, dtype=dtype).features([slope, slope[::-1], slope]) for dtype in ("float32", "bfloat16"))
+    assert full.shape == (3, image.WIDTH)
+    np.testing.assert_allclose(full[0, [113, 897, 930, 689, 747]], [4.8295, 4.7637, 3.9887, 2.6889, 2.6631], atol=1e-3)
+    np.testing.assert_allclose(full[0].sum(), 89.2027, atol=0.01)
+    np.testing.assert_allclose(full[2], full[0], atol=1e-4)
+    cosines = np.einsum("nd,nd->n", full, half) / np.linalg.norm(full, axis=1) / np.linalg.norm(half, axis=1)
+    assert (cosines > 0.95).all()
+
+
+@pytest.mark.weights
+def test_trained_images_are_found_by_words(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`images train` on drawn things; then items that are but a code and an unseen image are found by what they show."""
+    import json
+    import random
+
+    from benchmarks.images import COLOURS, PATTERNS, Product, draw
+    from ranking.index import ItemIndex
+    from streams.__main__ import main
+    from streams.catalogue import Catalogue
+    from streams.messages import Item
+    from streams.personalizer import load_encoder
+    from streams.settings import load
+
+    colours, patterns, rng = list(COLOURS), list(PATTERNS), random.Random(1)
+    looks = [(0, colour, pattern) for colour in range(len(colours)) for pattern in range(len(patterns))]
+    given = []
+    for number, look in enumerate(looks * 4):
+        title = f"{colours[look[1]]} {patterns[look[2]]} cloth"
+        draw(Product(Item(item_id="x", title=title), 0, look), rng).save(tmp_path / f"{number}.jpg")
+        given.append({"item_id": f"c{number}", "title": title, "image": f"{number}.jpg"})
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, given[len(looks) :])))
+    for name, value in {"ENCODER": "hashing", "CACHE_DIR": cache, "IMAGE_FOLDER": tmp_path, "DTYPE": "float32"}.items():
+        monkeypatch.setenv(f"HEADRACE_{name}", str(value))
+    with pytest.raises(SystemExit, match="0"):
+        main(["images", "train", "--items", str(tmp_path / "items.jsonl"), "--out", str(tmp_path / "one"), "--json"])
+    assert json.loads(capsys.readouterr().out)["items"] == 3 * len(looks)
+    encoder = load_encoder(load(images=tmp_path / "one"))
+    unseen = [(Item(item_id=f"c{n}", title=f"SKU-{n}", image=f"{n}.jpg"), 0.0) for n in range(len(looks))]
+    messages = Catalogue(encoder).vectors(unseen, ItemIndex(encoder.dim, encoder.id))
+    vectors = np.stack([np.frombuffer(message.vector, "<f2") for message in messages]).astype(np.float32)
+    of_colour = np.array([look[1] for look in looks])
+    found = (encoder.encode([f"{colour} cloth" for colour in colours]) @ vectors.T).argmax(1)
+    assert (of_colour[found] == np.arange(len(colours))).mean() > 0.7
