@@ -31,6 +31,7 @@ from streams.options import AsJson, Broker, EventType, Map, Titles
 from streams.report_command import report
 from streams.rows import Row, parse_columns, rows
 from streams.sending import delete_items, send_events, send_items
+from streams.sentiment_command import sentiment
 from streams.settings import Settings
 from streams.terminal import bar
 from streams.topics import TopicError, check_topics, create_topics, topics
@@ -54,6 +55,7 @@ app.add_typer(dead_letters, name="dead-letters", rich_help_panel="Data")
 app.command(rich_help_panel="Models")(train)
 app.add_typer(model, name="model", rich_help_panel="Models")
 app.add_typer(images, name="images", rich_help_panel="Models")
+app.add_typer(sentiment, name="sentiment", rich_help_panel="Models")
 app.command(rich_help_panel="Look")(report)
 
 

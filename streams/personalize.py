@@ -27,8 +27,9 @@ from streams.encode_thread import USERS, EncodeThread
 from streams.erasure import Erasures, key_of
 from streams.inlet import Batch, Record
 from streams.messages import ERASE, Erasure, Interaction, RecommendationList, encode
-from streams.personalizer import Folded, Personalizer, Readings, Sourced
+from streams.personalizer import Folded, Personalizer, Sourced
 from streams.pipeline import Overlay
+from streams.readings import Readings
 from streams.screening import Screen, Screened
 from streams.sift import sift
 from streams.signals import parcels

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import encoders
-from encoders import Encoder
+from encoders import Encoder, sentiment
+from encoders.sentiment import SentimentHead
 from ranking.business import BusinessRule
 from ranking.explore import Explore
 from ranking.index import ItemIndex
@@ -30,8 +31,8 @@ from streams import experiments, rulebook
 from streams.experiments import Experiment, Variant
 from streams.messages import Event, Interaction, RecommendedItem
 from streams.pictures import with_images
+from streams.readings import Readings, read_all
 from streams.settings import Settings
-from streams.words import Said, read
 
 AFTER = 5  # touches before an item's that count as co-visits
 ASKS = frozenset({"wish", "search"})  # words of these kinds ask for something, others state something
@@ -45,17 +46,6 @@ class Sourced(NamedTuple):
     event: Event
     partition: int
     offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class Readings:
-    """What the texts of n events say. opinions: n of +1 or -1; vectors: (t, dim) float32; said[j] is of event rows[j]."""
-
-    opinions: list[int]
-    rows: list[int]
-    said: list[Said]
-    vectors: NDArray[np.float32]
-    cut: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +66,8 @@ class Weights:
     rating_scale: tuple[float, float]
     seen_types: frozenset[str]
 
-    def of_item(self, event: Event, opinion: int) -> float:
-        """Return the signed weight of the event for the item it is about."""
+    def of_item(self, event: Event, opinion: float) -> float:
+        """Return the signed weight of the event for the item it is about. opinion: of its text, in [-1, 1]."""
         weight = self.by_type[event.type]
         if event.rating is not None:
             low, high = self.rating_scale
@@ -85,7 +75,9 @@ class Weights:
             return self.by_type["rating"] * (2.0 * share - 1.0)
         if event.progress is not None:
             weight += (self.by_type["like"] - weight) * event.progress
-        return -abs(weight) if opinion < 0 else weight
+        if opinion < 0:
+            return abs(weight) * opinion
+        return weight * opinion if event.type == "comment" else weight  # "arrived today" takes nothing from a purchase
 
     def is_seen(self, event: Event) -> bool:
         """Tell whether the item should leave the user's lists."""
@@ -98,8 +90,16 @@ class Personalizer:
     It remembers what it unpacked in the last fold; what it returns depends on its arguments, the index and the signals alone.
     """
 
-    def __init__(self, encoder: Encoder, maker: ListMaker, weights: Weights, text_length: int = 2_000) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        maker: ListMaker,
+        weights: Weights,
+        text_length: int = 2_000,
+        head: SentimentHead | None = None,
+    ) -> None:
         self.encoder = encoder
+        self.head = head  # judges opinions; the cue words do where there is none
         self.maker = maker
         self.weights = weights
         self.text_length = text_length
@@ -116,18 +116,7 @@ class Personalizer:
 
     def encode(self, events: Sequence[Event]) -> Readings:
         """Return what the events' texts say, in vectors. The heavy part: whatever the encoder raises passes through."""
-        opinions: list[int] = []
-        rows: list[int] = []
-        said: list[Said] = []
-        cut = 0
-        for row, event in enumerate(events):
-            text = event.text or ""
-            cut += len(text) > self.text_length
-            reading = read(text[: self.text_length], event.type)
-            opinions.append(reading.opinion)
-            rows.extend([row] * len(reading.said))
-            said.extend(reading.said)
-        return Readings(opinions, rows, said, self.encoder.encode([each.text for each in said]), cut)
+        return read_all(events, self.encoder, self.head, self.text_length)
 
     def fold(self, records: Mapping[str, bytes | None], batch: Sequence[Sourced], readings: Readings) -> Folded:
         """Fold a batch, in order, into the records of its users (None: a new user). Pure.
@@ -260,10 +249,11 @@ class Personalizer:
             elif said.kind in ASKS:
                 own.ask = _plus(own.ask, weight, vector)
             else:
-                own.pull = _plus(own.pull, weight * (WITH_ITEM if event.item_id else 1.0), vector)
+                strength = max(readings.opinions[row], 0.0)
+                own.pull = _plus(own.pull, weight * strength * (WITH_ITEM if event.item_id else 1.0), vector)
         return spoken
 
-    def _update(self, sourced: Sourced, opinion: int, spoken: _Spoken, vector: NDArray[np.float32] | None) -> Update:
+    def _update(self, sourced: Sourced, opinion: float, spoken: _Spoken, vector: NDArray[np.float32] | None) -> Update:
         """Return the event as a profile sees it. vector: (dim,) of the item that it is about, None where the index has none."""
         event = sourced.event
         at = float(event.at)
@@ -335,7 +325,16 @@ def build(encoder: Encoder, settings: Settings, index: ItemIndex | None = None, 
     trend = SignalSettings(settings.trend_half_life_hours * 3_600.0, settings.popular_half_life_days * 86_400.0)
     index = index if index is not None else new_index(encoder, settings)
     maker = _under(ListMaker(index, signals if signals is not None else Signals(trend), half_lives=half_lives), settings)
-    return Personalizer(encoder, maker, weights_of(settings), settings.text_length)
+    return Personalizer(encoder, maker, weights_of(settings), settings.text_length, head_of(settings, encoder))
+
+
+def head_of(settings: Settings, encoder: Encoder) -> SentimentHead | None:
+    """Return the head that judges opinions, None where the cue words do. Raises HeadError."""
+    if settings.sentiment is None:
+        return None
+    head = sentiment.load(settings.sentiment)
+    head.check(encoder.id, encoder.dim)
+    return head
 
 
 def weights_of(settings: Settings) -> Weights:

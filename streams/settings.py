@@ -215,6 +215,11 @@ class Settings(BaseSettings):
     asked_half_life_hours: float = setting(
         1.0, "Age at which words count half in what the user asked for.", group="Profile", unit="hours", gt=0, le=8760
     )
+    sentiment: Path | None = setting(
+        None,
+        "File of `headrace sentiment train` that judges reviews, sign and strength; cue words do when empty. docs/language.md.",
+        group="Profile",
+    )
     seen_types: Words = setting(
         ("view", "click", "cart", "purchase", "rating", "like", "dislike", "comment"),
         "Event types after which an item is not recommended to that user again, as `purchase,dislike`.",

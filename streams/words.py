@@ -29,13 +29,22 @@ class Reading:
     said: tuple[Said, ...]
 
 
-def read(text: str, kind: str) -> Reading:
-    """Return the reading of the text of a `wish`, `search` or `comment` event, or of words that came with another event."""
+def read(text: str, kind: str, *, is_judged: bool = False) -> Reading:
+    """Return the reading of the text of a `wish`, `search` or `comment` event, or of words that came with another event.
+
+    is_judged: another judges opinions; what a text states is told then whatever its cue words say of it.
+    """
     text = text.strip()
     if kind == "search" or not text:
         return Reading(1, (Said(text, kind, 1),) if text else ())
     text = text.replace("’", "'")
-    return _read_wish(text) if kind == "wish" else _read_comment(text)
+    return _read_wish(text) if kind == "wish" else _read_comment(text, is_judged)
+
+
+def topic(text: str) -> str:
+    """Return what a text asks for, without the words that ask: "can you recommend a good thriller" is about a good thriller."""
+    rest, sign = _after_cues(text)
+    return _trim(rest) if sign >= 0 else text  # "no sugar coffee" is a subject
 
 
 def _clauses(sentence: str) -> list[str]:
@@ -114,7 +123,7 @@ def _trim(words: str) -> str:
     return words
 
 
-def _read_comment(text: str) -> Reading:
+def _read_comment(text: str, is_judged: bool) -> Reading:
     """Read an opinion. Clauses that ask for something count as wishes, what is left as one statement."""
     wishes: list[Said] = []
     stated: list[str] = []
@@ -130,7 +139,7 @@ def _read_comment(text: str) -> Reading:
             stated.append(clause)
     statement = ", ".join(stated)
     opinion = _opinion(statement)
-    own = (Said(statement, "comment", 1),) if statement and opinion > 0 else ()
+    own = (Said(statement, "comment", 1),) if statement and (opinion > 0 or is_judged) else ()
     return Reading(opinion, (*own, *wishes))
 
 

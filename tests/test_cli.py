@@ -98,6 +98,8 @@ COMMANDS = [
     "model list",
     "model show",
     "images train",
+    "sentiment train",
+    "sentiment judge",
 ]
 
 
