@@ -1,12 +1,14 @@
 """Learn on while serving: gradient steps on M and on the items' residuals, from lists and what their users did next.
 
 Knows no events, topics or clock, and does not decide what is published (`ranking/gate.py`). The loss is the one that M is
-trained with, softmax cross-entropy over the candidates of a list, the item touched next being the target. Three things differ:
+trained with, softmax cross-entropy over the candidates of a list, the item touched next being the target. Four things differ:
 
 - **What was not looked at counts less against itself.** People read a list from the top (the cascade model, Craswell et al.,
   2008): places below a touched one, and candidates outside of the list, compete with a weight under 1.
 - **What was shown by chance counts for as many as it stands for**: by the inverse of the propensity that the list tells,
   clipped (Bottou et al., 2013).
+- **No single step shows.** What is proposed is the mean of the weights over the last steps (Polyak and Juditsky, 1992), which
+  begins at the version in service: the steps themselves wander by more than there is to learn in a day.
 - **Nobody has much of a say.** The examples of one user, and those that want one item, weigh at most a share of all that is
   remembered; a step of M moves no weight by more than the rate, each step pulls M back towards the version in service, and a
   residual stays within reach of that version's. So a burst of one kind carries a model a bounded way.
@@ -52,17 +54,19 @@ class Steps:
     """How far and how fast. rate: of M, the most that a step moves a weight by; residual_rate: of the residuals, an example's.
 
     pull: share of a step's rate by which M goes back to the version in service; reach: the most that a residual may be away
-    from that version's. unseen: what a place counts, relative to the one above, below the one that was touched. user_share,
-    item_share: of the memory, the most that the examples of one user, or those that want one item, weigh.
+    from that version's; keep: what a step leaves of the mean of weights. unseen: what a place counts, relative to the one
+    above, below the one that was touched. user_share, item_share: of the memory, the most that the examples of one user, or
+    those that want one item, weigh.
     """
 
     batch: int = 64
     passes: int = 3
     memory: int = 2_048
-    rate: float = 1e-3
-    residual_rate: float = 0.05
+    rate: float = 3e-4
+    residual_rate: float = 0.005
     pull: float = 5.0
     reach: float = 0.3
+    keep: float = 0.98
     unseen: float = UNSEEN
     user_share: float = 0.01
     item_share: float = 0.05
@@ -188,6 +192,7 @@ class Learner:
     def _begin(self) -> None:
         self._anchor = Weights.of(self.service)
         self._own = Weights.of(self.service)
+        self._mean = Weights.of(self.service)
         for each in (*self._own.m.values(), self._own.residual):
             each.requires_grad_(True)
         self._adam = torch.optim.Adam([self._own.m[name] for name in FITTED], lr=self.steps.rate)
@@ -214,14 +219,14 @@ class Learner:
 
     def proposal(self) -> Bundle:
         """Return the model as it is now."""
-        own = self._own.arrays()
+        own = self._mean.arrays()
         learnt = {"from": self.service.head.version, "examples": self.examples, "steps": self.taken}
         head = msgspec.structs.replace(self.service.head, report={**self.service.head.report, "online": learnt})
         return sealed(head, self.service.items, {**self.service.tensors, **own})
 
     def figures(self, examples: Sequence[Example], bundle: Bundle | None = None) -> Figures:
         """Return what examples cost the learner as it is now, or another version of the same model."""
-        return judged(examples, self._own if bundle is None else Weights.of(bundle), self._items)
+        return judged(examples, self._mean if bundle is None else Weights.of(bundle), self._items)
 
     def _remember(self, batch: Sequence[Example]) -> None:
         for each in batch:
@@ -259,6 +264,9 @@ class Learner:
             for name in FITTED:
                 own.m[name].lerp_(self._anchor.m[name], steps.rate * steps.pull)
             self._move_residuals(len(batch))
+            for name in FITTED:
+                self._mean.m[name].lerp_(own.m[name], 1.0 - steps.keep)
+            self._mean.residual.lerp_(own.residual, 1.0 - steps.keep)
         self.examples += len(batch) // 2
         self.taken += 1
 

@@ -317,7 +317,7 @@ class Settings(BaseSettings):
         le=0.5,
     )
     learn_rate: float = setting(
-        0.001, "The most that a step of learning moves a weight of the ranker by.", group="Learning", gt=0, le=0.1
+        0.0003, "The most that a step of learning moves a weight of the ranker by.", group="Learning", gt=0, le=0.1
     )
     learn_unseen: float = setting(
         0.9,

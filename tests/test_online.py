@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,11 +33,12 @@ from streams.training import Replay
 
 BASE = by_hand({KNOWN: 1.0})
 BOTH = {KNOWN: 1.0, NEW: 1.5}
+FAST = Steps(rate=5e-3, keep=0.5)  # some hundred examples are to show
 
 
 def learner(steps: Steps | None = None) -> Learner:
     """Return a learner on the model that knows one feature of two."""
-    return Learner(BASE, world().maker.index, steps or Steps(rate=5e-3))
+    return Learner(BASE, world().maker.index, steps or FAST)
 
 
 def shown(slots: Sequence[int]) -> Shown:
@@ -74,7 +76,7 @@ def test_the_same_examples_give_the_same_model() -> None:
     """In the same order with the same seed, to the last bit."""
     made = []
     for seed in (1, 1, 2):
-        own = learner(Steps(seed=seed, rate=5e-3))
+        own = learner(replace(FAST, seed=seed))
         own.learn(lessons(192, BOTH, seed=1))
         made.append(own.proposal().head.version)
     assert made[0] == made[1] != made[2]
@@ -94,9 +96,19 @@ def test_the_learner_ranks_by_the_form_that_serves() -> None:
     np.testing.assert_allclose(ours, served.logits(named, crossed), rtol=1e-3, atol=1e-4)
 
 
+def test_no_single_step_shows() -> None:
+    """What is proposed is a mean that begins at the version in service: the first step counts a fiftieth in it."""
+    steps = Steps(passes=1)
+    own = learner(steps)
+    own.learn(lessons(steps.batch, BOTH, seed=1))
+    assert own.taken == 1
+    moved = np.abs(own.proposal().tensors[M + "w"] - BASE.tensors[M + "w"]).max()
+    assert 0.0 < moved <= 1.01 * (1.0 - steps.keep) * steps.rate
+
+
 def test_a_burst_carries_a_model_a_bounded_way() -> None:
     """However loud it is, a weight moves by its rate a step at most, and a residual stays within reach."""
-    steps = Steps(reach=0.1)
+    steps = replace(FAST, rate=1e-3, residual_rate=0.05, reach=0.1)
     own = learner(steps)
     own.learn(lessons(640, {}, seed=1, name="bot", wants=7))
     made = own.proposal()
