@@ -155,7 +155,7 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.usefixtures("one_thread")
 def test_versions_know_nothing_of_what_comes_after_them() -> None:
     """They come in order, differ, and those before the last event are the same to the last bit whatever it is."""
-    base, steps = by_hand({KNOWN: 1.0}), Steps(batch=4, rate=1e-2)
+    base, steps = by_hand({KNOWN: 1.0}), Steps(batch=4, rate=1e-2, keep=0.5)
     made, other = (learnt(lessons_world(), pupils(last), base, every=4, steps=steps) for last in (ITEMS[1], ITEMS[30]))
     assert len(made) == len(other) == 6
     assert len({version.bundle.head.version for version in made}) == 6

@@ -19,7 +19,7 @@ from ranking.rounds import Plan, Round, Rounds
 
 BASE = by_hand({KNOWN: 1.0})
 BOTH = {KNOWN: 1.0, NEW: 1.5}
-PLAN = Plan(round_s=200, users=40, steps=Steps(batch=32, passes=1, rate=1e-2, residual_rate=0.2))
+PLAN = Plan(round_s=200, users=40, steps=Steps(batch=32, passes=1, rate=1e-2, residual_rate=0.2, keep=0.5))
 
 
 def verdict(gains: NDArray[np.float64], ndcg: NDArray[np.float64] | None = None) -> Verdict:

@@ -157,7 +157,7 @@ class TestLessons:
 
     def test_a_changed_habit_is_learnt_in_service(self) -> None:
         """People stop to follow the links that the model trusts: versions that trust what they do now take its place."""
-        steps = Steps(batch=16, passes=2, rate=3e-2)
+        steps = Steps(batch=16, passes=2, rate=3e-2, keep=0.5)
         own, replay = self.lessons(round_s=90.0, users=10, steps=steps)
         base, served, number = own.rounds.base, [], 0
         for walker in range(120):

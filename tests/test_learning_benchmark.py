@@ -35,7 +35,7 @@ def clicks(users: int, each: int, step: int) -> list[Event]:
 
 def test_both_models_are_asked_from_one_profile_and_one_of_them_learns() -> None:
     """A model that trusts links that nobody follows is left behind by the one that learns, which begins as the same."""
-    steps = Steps(batch=16, passes=2, rate=3e-2)
+    steps = Steps(batch=16, passes=2, rate=3e-2, keep=0.5)
     own = Stream(Replay(world()), by_hand({"follow_links_last": 3.0}), lambda event: True, Plan(60.0, users=12, steps=steps))
     run = own.play(clicks(60, 4, 5), 0)
     assert len(run.answers) == 240
