@@ -34,8 +34,10 @@ class _Centred(Protocol):
 
 
 def identity(name: str, digest: str, how: Recipe, centred: bool) -> str:
-    """Return an encoder's id, fit for a topic's name: weights, pooling, and digests of the prefix and of the centre."""
+    """Return an encoder's id, fit for a topic's name: weights, pooling, case, digests of the prefix and of the centre."""
     parts = [re.sub(r"[^A-Za-z0-9._-]", "-", name)[:80], digest, how.pooling]
+    if how.lower:
+        parts.append("lower")
     if how.prefix:
         parts.append("p" + hashlib.sha256(how.prefix.encode()).hexdigest()[:4])
     if centred:

@@ -17,24 +17,30 @@ from encoders import EncoderError
 
 Pooling = Literal["mean", "cls", "last"]
 _POOLING: dict[str, Pooling] = {
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_lasttoken": "last",
+    "mean_tokens": "mean",
+    "mean": "mean",
+    "mean_sqrt_len_tokens": "mean",  # the same direction, of another length
+    "cls_token": "cls",
+    "cls": "cls",
+    "lasttoken": "last",
 }
 _KNOWN_MODULES = ("Transformer", "Pooling", "Normalize")
 _SANE_LENGTH = 1_000_000  # tokenizers without a limit write 1e30
+_ALIKE = ("STS", "sts", "sts_query")  # prompts for comparing texts with their like: of EmbeddingGemma, of e5-mistral
+_DOCUMENTS = ("document", "passage", "corpus")
 _E5 = re.compile(r"(^|[-_])e5-(small|base|large)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the folder says. `limit`: the most tokens the model can read."""
+    """What the folder says. `limit`: the most tokens the model can read; `lower`: whether texts are put in lower case."""
 
     model_type: str
     pooling: Pooling
     prefix: str
     limit: int
     config: dict[str, Any]
+    lower: bool = False
 
 
 def read(folder: Path, name: str) -> Recipe:
@@ -53,25 +59,38 @@ def read(folder: Path, name: str) -> Recipe:
             raise EncoderError(
                 f"encoder {name!r} has a {module['type']} module, which is not built in: choose a model without one"
             )
-    model_type = str(config.get("model_type", ""))
-    return Recipe(model_type, _pooling(folder, name, model_type), _prefix(folder, name), _limit(folder, config), config)
+    model_type, prefix = str(config.get("model_type", "")), _prefix(folder, name)
+    lower = bool(_json(folder / "sentence_bert_config.json").get("do_lower_case"))
+    return Recipe(model_type, _pooling(folder, name, model_type, prefix), prefix, _limit(folder, config), config, lower)
 
 
 def _json(path: Path) -> Any:
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
-def _pooling(folder: Path, name: str, model_type: str) -> Pooling:
+def _pooling(folder: Path, name: str, model_type: str, prefix: str) -> Pooling:
     said = _json(folder / "1_Pooling/config.json")
     if not said:
         return "last" if _is_decoder(model_type) else "mean"
-    modes = [mode for mode, on in said.items() if mode.startswith("pooling_mode") and on is True]
-    modes = modes or [f"pooling_mode_{said.get('pooling_mode')}"]
+    modes = _modes(said)
     if len(modes) != 1 or modes[0] not in _POOLING:
         raise EncoderError(
             f"encoder {name!r} pools by {', '.join(modes)}, but mean, cls or last token alone is built in: choose another"
         )
-    return _POOLING[modes[0]]
+    pooling = _POOLING[modes[0]]
+    if prefix and pooling == "mean" and said.get("include_prompt") is False:
+        raise EncoderError(
+            f"encoder {name!r} leaves its prefix {prefix!r} out of the mean (include_prompt in 1_Pooling/config.json), "
+            "which is not built in: choose another"
+        )
+    return pooling
+
+
+def _modes(said: dict[str, Any]) -> list[str]:
+    """Return the poolings that are asked for: one name or a list of them, or, in older files, a switch for each."""
+    if named := said.get("pooling_mode"):
+        return [named] if isinstance(named, str) else [str(each) for each in named]
+    return [key.removeprefix("pooling_mode_") for key, on in said.items() if key.startswith("pooling_mode_") and on is True]
 
 
 def _is_decoder(model_type: str) -> bool:
@@ -82,13 +101,29 @@ def _is_decoder(model_type: str) -> bool:
 
 
 def _prefix(folder: Path, name: str) -> str:
-    """Return what goes before each text. Texts of users and of items are compared with each other, so both get the same one."""
+    """Return what goes before each text. Raises EncoderError for a default that is not among the prompts.
+
+    One for all: a user's vector is a sum of vectors of words and of items, and is compared with items', so all must lie where
+    texts are compared with their like. In this order: the prompt that the model takes by default; one for comparing texts with
+    their like; none where it is how the model reads documents, as Qwen3-Embedding, whose instruction only searches get; the
+    queries', as E5, whose cards ask for `query: ` on both sides of such comparisons.
+    """
     said = _json(folder / "config_sentence_transformers.json")
-    prompts = said.get("prompts") or {}
-    chosen = said.get("default_prompt_name") or "query"
-    if chosen in prompts:
-        return str(prompts[chosen])
-    return "query: " if _E5.search(name) and "instruct" not in name.lower() else ""
+    prompts = {str(key): str(prompt) for key, prompt in (said.get("prompts") or {}).items()}
+    if default := said.get("default_prompt_name"):
+        if default not in prompts:
+            raise EncoderError(
+                f"encoder {name!r} takes the prompt {default!r} by default, but has {', '.join(prompts) or 'none'}: "
+                "name one of them in config_sentence_transformers.json"
+            )
+        return prompts[default]
+    if alike := next((prompts[key] for key in _ALIKE if key in prompts), ""):
+        return alike
+    if not any(prompts.values()):  # sentence-transformers writes empty ones where a model says nothing
+        return "query: " if _E5.search(name) and "instruct" not in name.lower() else ""
+    if any(prompts.get(key) == "" for key in _DOCUMENTS):
+        return ""
+    return prompts.get("query", "")
 
 
 def _limit(folder: Path, config: dict[str, Any]) -> int:

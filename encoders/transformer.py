@@ -167,6 +167,16 @@ def _engine(folder: Path, name: str, how: recipe.Recipe, device_name: str, dtype
 
 
 def _tokenizer(folder: Path, name: str, how: recipe.Recipe) -> Tokenizer:
+    tokenizer = _fast_tokenizer(folder, name, how)
+    if how.lower:
+        from tokenizers import normalizers
+
+        own = [tokenizer.normalizer] if tokenizer.normalizer else []
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
+    return tokenizer
+
+
+def _fast_tokenizer(folder: Path, name: str, how: recipe.Recipe) -> Tokenizer:
     if how.model_type in compact.FAMILIES and (folder / "tokenizer.json").is_file():
         from tokenizers import Tokenizer
 

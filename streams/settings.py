@@ -169,7 +169,7 @@ class Settings(BaseSettings):
         group="Encoder",
         min_length=1,
     )
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1 or mps.", group="Encoder", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    device: str = setting("auto", "auto, cpu, cuda or cuda:1.", group="Encoder", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("auto", "Number format of the model.", group="Encoder")
     threads: int | None = setting(
         None,

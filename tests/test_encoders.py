@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import encoders
-from encoders import EncoderError, Vectors, centring, compact, packaged, padded
+from encoders import EncoderError, Vectors, centring, compact, packaged, padded, recipe
 from encoders.device import Capabilities, choose
 from encoders.packaged import Package, unpack
 
@@ -66,6 +67,82 @@ def test_a_hub_id_without_a_network_says_the_next_step(tmp_path: Path, monkeypat
     reason = refusal("nobody/no-model", tmp_path)
     assert "HF_HUB_OFFLINE" in reason
     assert "give its path" in reason
+
+
+# --- what a folder says
+
+
+def folder_of(at: Path, prompts: object = None, default: str | None = None, pooling: object = None) -> Path:
+    """Write the files of a model's folder that say how it wants to be read."""
+    at.mkdir(exist_ok=True)
+    (at / "config.json").write_text('{"model_type": "bert"}')
+    (at / "1_Pooling").mkdir(exist_ok=True)
+    (at / "1_Pooling/config.json").write_text(json.dumps(pooling or {"pooling_mode": "mean"}))
+    (at / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts, "default_prompt_name": default}))
+    return at
+
+
+WEB = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "
+STS = "Instruct: Retrieve semantically similar text.\nQuery: "
+
+
+@pytest.mark.parametrize(
+    ("name", "prompts", "default", "prefix"),
+    [
+        ("all-MiniLM-L6-v2", None, None, ""),
+        ("all-MiniLM-L6-v2", {"query": "", "document": ""}, None, ""),
+        ("multilingual-e5-small", {"query": "", "document": ""}, None, "query: "),
+        ("multilingual-e5-small", {"query": "query: ", "passage": "passage: "}, None, "query: "),
+        ("any", {"query": "query: ", "passage": "passage: "}, "passage", "passage: "),
+        ("multilingual-e5-small", {"none": "", "query": "query: "}, "none", ""),
+        ("Qwen--Qwen3-Embedding-0.6B", {"query": WEB, "document": ""}, None, ""),
+        ("intfloat--e5-mistral-7b-instruct", {"web_search_query": WEB, "sts_query": STS, "bitext_query": "x"}, None, STS),
+        ("google--embeddinggemma-300m", {"query": "task: search", "document": "text: ", "STS": "task: sts"}, None, "task: sts"),
+        ("intfloat--multilingual-e5-large-instruct", None, None, ""),
+    ],
+)
+def test_the_prefix_is_the_one_for_texts_beside_their_like(
+    name: str, prompts: object, default: str | None, prefix: str, tmp_path: Path
+) -> None:
+    """Users' words and items share one prefix: the model's default, else its symmetric one, else what documents get."""
+    assert recipe.read(folder_of(tmp_path / "model", prompts, default), name).prefix == prefix
+
+
+def test_a_default_prompt_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """A default that names no prompt is an error with those there are, not a model without its prefix."""
+    with pytest.raises(EncoderError, match=r"takes the prompt 'search' by default, but has query, document"):
+        recipe.read(folder_of(tmp_path / "model", {"query": "q: ", "document": ""}, "search"), "m")
+
+
+@pytest.mark.parametrize(
+    ("said", "pooling"),
+    [
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, "mean"),
+        ({"pooling_mode_cls_token": True}, "cls"),
+        ({"pooling_mode_lasttoken": True}, "last"),
+        ({"pooling_mode_mean_sqrt_len_tokens": True}, "mean"),
+        ({"embedding_dimension": 8, "pooling_mode": "mean", "include_prompt": True}, "mean"),
+        ({"pooling_mode": "cls"}, "cls"),
+        ({"pooling_mode": ["lasttoken"]}, "last"),
+    ],
+)
+def test_pooling_is_read_in_both_forms_that_are_written(said: object, pooling: str, tmp_path: Path) -> None:
+    """Switches, as before sentence-transformers 6, or a name, as since; a root of the length changes no direction."""
+    assert recipe.read(folder_of(tmp_path / "model", pooling=said), "m").pooling == pooling
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"pooling_mode": "max"}, "pools by max,"),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, "pools by mean_tokens, cls_token,"),
+        ({"pooling_mode": "mean", "include_prompt": False}, "leaves its prefix 'q: ' out of the mean"),
+    ],
+)
+def test_a_pooling_that_is_not_built_in_is_refused(said: object, reason: str, tmp_path: Path) -> None:
+    """What would give other vectors than the model's own is an error."""
+    with pytest.raises(EncoderError, match=reason):
+        recipe.read(folder_of(tmp_path / "model", {"query": "q: "}, pooling=said), "m")
 
 
 def test_importing_the_room_loads_no_torch() -> None:

@@ -1,4 +1,4 @@
-"""The transformer path over tiny models with random weights, made on the spot: BERT, RoBERTa's family, GPT-2, Llama."""
+"""The transformer path over tiny models with random weights, made on the spot: BERT-style by mean or first token, GPT-style."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from contract import EncoderContract
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.overrides import TorchFunctionMode
 
 import encoders
-from encoders import EncoderError, centring, compact, padded, recipe
+from encoders import Encoder, EncoderError, centring, compact, padded, recipe
 from encoders.transformer import TransformerEncoder
 
 WORDS = [
@@ -44,6 +45,18 @@ BERT = {
     "intermediate_size": 64,
     "max_position_embeddings": 66,
 }
+# Tokens around a text, of those models that have them. Embedding models of the GPT kind read the end token that they add.
+BOTH = "<s> $A </s>"
+ENDS = {"bert": BOTH, "bert-cls": BOTH, "xlm-roberta": BOTH, "qwen3": "$A </s>", "mistral": BOTH}
+HOW = {
+    "bert": "mean",
+    "bert-cls": "cls",
+    "xlm-roberta": "mean",
+    "gpt2": "last",
+    "llama": "last",
+    "qwen3": "last",
+    "mistral": "last",
+}
 TEXTS = [
     "coffee beans",
     "",
@@ -66,13 +79,19 @@ def make_folder(folder: Path, kind: str, seed: int = 0, **changes: object) -> Pa
         "xlm-roberta": lambda **given: transformers.XLMRobertaConfig(**BERT, type_vocab_size=1, **given),
         "gpt2": lambda **given: transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64, **given),
         "llama": lambda **given: transformers.LlamaConfig(**BERT, **given),
+        "qwen3": lambda **given: transformers.Qwen3Config(**BERT, num_key_value_heads=2, head_dim=8, **given),
+        "mistral": lambda **given: transformers.MistralConfig(**BERT, num_key_value_heads=2, **given),
         "t5": lambda **given: transformers.T5Config(d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8, **given),
     }
-    transformers.AutoModel.from_config(configs[kind](**COMMON, **changes)).save_pretrained(folder)
+    transformers.AutoModel.from_config(configs[kind.removesuffix("-cls")](**COMMON, **changes)).save_pretrained(folder)
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    if kind in ("bert", "xlm-roberta"):
-        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    if kind in ENDS:
+        tokenizer.post_processor = processors.TemplateProcessing(single=ENDS[kind], special_tokens=[("<s>", 0), ("</s>", 2)])
+    if kind == "bert-cls":
+        pool_by(folder, pooling_mode_cls_token=True)
+    elif kind in ("qwen3", "mistral"):
+        pool_by(folder, pooling_mode_lasttoken=True, pooling_mode_mean_tokens=False)
     fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=64
     )
@@ -84,7 +103,54 @@ def make_folder(folder: Path, kind: str, seed: int = 0, **changes: object) -> Pa
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One folder per kind of model."""
     at = tmp_path_factory.mktemp("tiny")
-    return {kind: make_folder(at / f"tiny-{kind}", kind) for kind in ("bert", "xlm-roberta", "gpt2", "llama")}
+    return {kind: make_folder(at / f"tiny-{kind}", kind) for kind in HOW}
+
+
+@pytest.fixture(scope="module")
+def loaded(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Encoder]:
+    """One encoder per kind of model, centred, and the one without weights."""
+    cache = tmp_path_factory.mktemp("cache")
+    return {kind: load(folder, cache) for kind, folder in folders.items()} | {"hashing": encoders.load("hashing", cache=cache)}
+
+
+@pytest.fixture(params=[*HOW, "hashing"])
+def encoder(request: pytest.FixtureRequest, loaded: dict[str, Encoder]) -> Encoder:
+    """Each of them, one after the other."""
+    return loaded[request.param]
+
+
+class TestEveryFamily(EncoderContract):
+    """The contract, for every kind of model behind the one Protocol."""
+
+    def test_a_copied_folder_is_the_same_encoder(
+        self, encoder: Encoder, loaded: dict[str, Encoder], folders: dict[str, Path], tmp_path: Path
+    ) -> None:
+        """The id names the content, not the place: the same weights elsewhere give the same id and the same vectors."""
+        kind = next(kind for kind, each in loaded.items() if each is encoder)
+        if kind == "hashing":
+            again = encoders.load("hashing", cache=tmp_path)
+        else:
+            again = load(shutil.copytree(folders[kind], tmp_path / folders[kind].name), tmp_path)
+        assert again.id == encoder.id
+        np.testing.assert_array_equal(again.encode(TEXTS), encoder.encode(TEXTS))
+
+    def test_a_changed_weight_changes_the_id(
+        self, encoder: Encoder, loaded: dict[str, Encoder], folders: dict[str, Path]
+    ) -> None:
+        """One number in one tensor is another encoder; so is another width of the one without weights."""
+        kind = next(kind for kind, each in loaded.items() if each is encoder)
+        if kind == "hashing":
+            assert encoders.load("hashing:257", cache=folders["bert"]).id != encoder.id
+            return
+        digest = recipe.fingerprint(folders[kind], kind)
+        assert digest in encoder.id
+        weights = folders[kind] / "model.safetensors"
+        whole = weights.read_bytes()
+        try:
+            weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+            assert recipe.fingerprint(folders[kind], kind) != digest
+        finally:
+            weights.write_bytes(whole)
 
 
 def load(folder: Path, cache: Path, **given: Any) -> TransformerEncoder:
@@ -110,7 +176,7 @@ def by_transformers(folder: Path, texts: list[str], how: str) -> np.ndarray:
     return np.stack(rows)
 
 
-@pytest.mark.parametrize(("kind", "how"), [("bert", "mean"), ("xlm-roberta", "mean"), ("gpt2", "last"), ("llama", "last")])
+@pytest.mark.parametrize(("kind", "how"), HOW.items())
 def test_a_batch_equals_transformers_one_text_at_a_time(folders: dict[str, Path], kind: str, how: str, tmp_path: Path) -> None:
     """Sorting, sharing rows, padding and pooling change no vector and no order, for empty and too long texts too."""
     ours = load(folders[kind], tmp_path, centre=False).encode(TEXTS)
@@ -160,20 +226,37 @@ def test_weights_saved_with_a_head_are_the_same_weights(folders: dict[str, Path]
     )
 
 
+@pytest.mark.parametrize("kind", ["qwen3", "mistral"])
+def test_pads_on_the_right_equal_pads_on_the_left(folders: dict[str, Path], kind: str, tmp_path: Path) -> None:
+    """Models read by their last token are documented with pads on the left: ours, on the right, gives those vectors."""
+    import transformers
+
+    model = transformers.AutoModel.from_pretrained(folders[kind]).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folders[kind], padding_side="left")
+    some = [text for text in TEXTS if len(text) < 100]
+    with torch.inference_mode():
+        states = model(**tokenizer(some, padding=True, return_tensors="pt", return_token_type_ids=False)).last_hidden_state
+    left = states[:, -1].numpy()
+    left /= np.linalg.norm(left, axis=1, keepdims=True)
+    np.testing.assert_allclose(load(folders[kind], tmp_path, centre=False).encode(some), left, atol=2e-5)
+
+
+def test_texts_are_put_in_lower_case_where_the_folder_says_so(folders: dict[str, Path], tmp_path: Path) -> None:
+    """`do_lower_case` of sentence-transformers counts, whatever the tokenizer does, and is part of the id."""
+    folder = shutil.copytree(folders["bert"], tmp_path / "lower")
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 40, "do_lower_case": true}')
+    lower, plain = load(folder, tmp_path, centre=False), load(folders["bert"], tmp_path, centre=False)
+    np.testing.assert_array_equal(lower.encode(["COFFEE Beans"]), plain.encode(["coffee beans"]))
+    assert abs(plain.encode(["COFFEE Beans"]) - plain.encode(["coffee beans"])).max() > 0.01
+    assert "lower" in lower.id
+
+
 def test_many_texts_take_several_calls_and_keep_their_order(folders: dict[str, Path], tmp_path: Path) -> None:
     """More texts than one call takes come back in order."""
     encoder = load(folders["bert"], tmp_path)
     texts = [" ".join(WORDS[4 + (i * 7 + j) % 19] for j in range(1 + i % 9)) for i in range(3 * compact.TEXTS + 5)]
     some = [0, 77, compact.TEXTS, 3 * compact.TEXTS + 4]
     np.testing.assert_allclose(encoder.encode(texts)[some], encoder.encode([texts[i] for i in some]), atol=1e-5)
-
-
-def test_a_copied_folder_is_the_same_encoder(folders: dict[str, Path], tmp_path: Path) -> None:
-    """The id names the content, not the place: the same weights elsewhere give the same id and the same vectors."""
-    here = load(folders["gpt2"], tmp_path)
-    there = load(shutil.copytree(folders["gpt2"], tmp_path / "tiny-gpt2"), tmp_path)
-    assert here.id == there.id
-    np.testing.assert_array_equal(here.encode(TEXTS), there.encode(TEXTS))
 
 
 def test_what_changes_vectors_changes_the_id(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -211,7 +294,7 @@ def test_centring_takes_away_what_all_texts_share(folders: dict[str, Path], tmp_
 
 def pool_by(folder: Path, **modes: bool) -> None:
     """Write how sentence-transformers would pool."""
-    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling").mkdir(exist_ok=True)
     (folder / "1_Pooling/config.json").write_text(json.dumps({"word_embedding_dimension": 32, **modes}))
 
 
@@ -226,7 +309,7 @@ def test_what_cannot_be_computed_is_refused(folders: dict[str, Path], tmp_path: 
     """A pooling or a module that is not built in is an error, not a different vector."""
     pooled = shutil.copytree(folders["bert"], tmp_path / "max")
     pool_by(pooled, pooling_mode_max_tokens=True)
-    assert "pools by pooling_mode_max_tokens" in refusal(pooled, tmp_path)
+    assert "pools by max_tokens" in refusal(pooled, tmp_path)
     dense = shutil.copytree(folders["bert"], tmp_path / "dense")
     (dense / "modules.json").write_text('[{"type": "sentence_transformers.models.Dense"}]')
     assert "sentence_transformers.models.Dense" in refusal(dense, tmp_path)

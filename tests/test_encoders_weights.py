@@ -8,23 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from contract import TEXTS, EncoderContract
 
 import encoders
 from encoders import Encoder
 
 NAMES = {"hashing": 256, "all-MiniLM-L6-v2": 384, "multilingual-e5-small": 384, "smollm2-135m": 576}
-TEXTS = [
-    "精品咖啡豆，味道不错，还想尝试一些新口味",
-    "",
-    "Wireless headphones with 40 h battery",
-    "☕️🎧🏃‍♂️ 🇨🇳",
-    "I bought this 智能手表 last week, está muy bien, コーヒーも好き",
-    "word " * 3_000,
-    "a",
-    " \t\n ",
-    "深" * 5_000,
-    "line\x00with\u200bodd\ufffdcharacters \ud800",
-]
 
 
 @pytest.fixture(scope="session")
@@ -53,41 +42,15 @@ def get(name: str, loaded: dict[str, Encoder], cache: Path) -> Encoder:
     return loaded[name]
 
 
-def test_rows_are_unit_vectors_of_the_stated_width(encoder: Encoder) -> None:
-    """Empty, long, mixed and odd texts alike give finite float32 rows of norm 1."""
-    vectors = encoder.encode(TEXTS)
-    assert vectors.shape == (len(TEXTS), encoder.dim)
-    assert vectors.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
-
-
-def test_no_texts_give_no_rows(encoder: Encoder) -> None:
-    """An empty list has the encoder's width."""
-    assert encoder.encode([]).shape == (0, encoder.dim)
-
-
-def test_a_text_has_one_vector_whatever_is_beside_it(encoder: Encoder) -> None:
-    """Alone, in a batch and in the batch turned round, a text has the same vector at its own place."""
-    batch = encoder.encode(TEXTS)
-    alone = np.concatenate([encoder.encode([text]) for text in TEXTS])
-    turned = encoder.encode(TEXTS[::-1])[::-1]
-    assert (np.einsum("nd,nd->n", batch, alone) > 0.9999).all()
-    assert (np.einsum("nd,nd->n", batch, turned) > 0.9999).all()
-
-
-def test_the_end_of_a_too_long_text_does_not_count(encoder: Encoder) -> None:
-    """Texts are cut: what comes after the most tokens changes nothing."""
-    start = "coffee beans " * 5_000
-    vectors = encoder.encode([start, start + "football"])
-    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
+class TestShipped(EncoderContract):
+    """The contract, for every encoder that ships."""
 
 
 def test_ids_and_widths_tell_encoders_apart(loaded: dict[str, Encoder], encoder: Encoder) -> None:
-    """Each encoder has its own id, fit for a topic's name, and the width that the documentation states."""
+    """Each encoder has its own id, and the width that the documentation states."""
     name = next(name for name, each in loaded.items() if each is encoder)
     assert encoder.dim == NAMES[name]
     assert sum(each.id == encoder.id for each in loaded.values()) == 1
-    assert set(encoder.id) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
 @pytest.fixture(scope="session")
