@@ -5,9 +5,15 @@ Does not know who reads it. Each app has a registry of its own, so that two apps
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from streams.recent import Recent
 
 STAGE_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 LATENCY_S = (0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
@@ -65,9 +71,28 @@ class Metrics:
         self.follower_lag.set_function(lag)
         self.partitions.set_function(partitions)
 
+    def watch_texts(self, recent: Recent) -> None:
+        """Read at each scrape how many of users' texts were known and how many were encoded."""
+        self.registry.register(_Texts(recent))
+
     def text(self) -> bytes:
         """Return all metrics as Prometheus reads them."""
         return generate_latest(self.registry)
+
+
+class _Texts(Collector):
+    """The counts that the memory of texts keeps itself."""
+
+    def __init__(self, recent: Recent) -> None:
+        self._recent = recent
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        counts = CounterMetricFamily(
+            "headrace_texts", "Texts of users, by whether their vectors were known", labels=["outcome"]
+        )
+        counts.add_metric(["known"], self._recent.known)
+        counts.add_metric(["encoded"], self._recent.encoded)
+        yield counts
 
 
 class LearnMetrics:

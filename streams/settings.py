@@ -182,6 +182,15 @@ class Settings(BaseSettings):
     text_length: int = setting(
         2000, "Length at which a text is cut before it is tokenised.", group="Encoder", unit="characters", ge=16, le=1_000_000
     )
+    text_cache: int = setting(
+        4096,
+        "Texts of users whose vectors are kept in memory, as search words repeat; 0 keeps none. "
+        "4,096 take 7 MB with 384 dimensions.",
+        group="Encoder",
+        unit="texts",
+        ge=0,
+        le=1_000_000,
+    )
     cache_dir: Path = setting(_cache_dir, "Folder of converted weights.", group="Encoder", shown="~/.cache/headrace")
     images: Path | None = setting(
         None,

@@ -31,6 +31,7 @@ from streams.handover import OtherEncoder, refuse_other
 from streams.kafka import wait_for_broker
 from streams.memory import give_back
 from streams.personalizer import Personalizer, load_encoder
+from streams.recent import Recent
 from streams.rights import check_worker_rights
 from streams.rulebook import RulesError
 from streams.settings import Settings, secrets_of
@@ -93,12 +94,16 @@ def prepare(settings: Settings, build_personalizer: Build = personalizer.build) 
     """Check everything as `ground` does, then build the app. Raises what `ground` raises, RulesError and
     ExperimentError."""
     encoder, state, signals, snapshot = ground(settings, check_worker_rights)
-    step = build_personalizer(encoder, settings, snapshot.index, signals)
+    words = Recent(encoder, settings.text_cache) if settings.text_cache else None
+    step = build_personalizer(words or encoder, settings, snapshot.index, signals)
     if (experiment := experiments.of(settings)) is not None:
         step.run(experiment)
         log.info("experiment %s: %s", experiment.name, experiment)
     catalogue = Catalogue(encoder, settings.text_length)
-    return build(settings, step, catalogue, snapshot.index, signals, state, snapshot.offsets), state
+    app = build(settings, step, catalogue, snapshot.index, signals, state, snapshot.offsets)
+    if words:
+        app.metrics.watch_texts(words)
+    return app, state
 
 
 def ground(settings: Settings, check_rights: Callable[[Settings], None]) -> Ground:

@@ -61,6 +61,7 @@ def test_items_events_signals_and_metrics(embedded_world: Callable[..., World]) 
     for line in (
         'headrace_events_total{type="click"} 3.0',
         "headrace_partitions 2.0",
+        'headrace_texts_total{outcome="known"} 0.0',
         "headrace_event_to_list_seconds_count 4.0",
         'headrace_items_total{outcome="deleted"} 1.0',
     ):
