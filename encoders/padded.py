@@ -7,8 +7,9 @@ whatever the model does with masks, and the last real token's state is the same 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,33 @@ from numpy.typing import NDArray
 from encoders import EncoderError, compact
 from encoders.recipe import Pooling, Recipe
 
-MOST_TOKENS = {"cpu": 4_096, "cuda": 65_536}  # of one padded slice
-SLICE_COST = {"cpu": 64, "cuda": 2_048}  # one slice more costs about as much as so many pad tokens
-
 Slice = tuple[torch.Tensor, torch.Tensor]  # ids and mask of 0 and 1, (b, l) int64 each
+
+
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model lies, and what a slice is there.
+
+    most: tokens of one padded slice; cost: one slice more costs about as much as so many pad tokens. `pin` makes a tensor ready
+    to be copied without waiting: the copies of a slice's ids, at most 1 MB, then go out in the device's own order, before
+    the kernels that read them, while Python lays out what comes next.
+    """
+
+    device: torch.device
+    most: int
+    cost: int
+    pin: Callable[[torch.Tensor], torch.Tensor] = _as_it_is
+
+
+def place(device: str) -> Place:
+    """Return the place that torch calls `device`: cpu or cuda:N."""
+    if torch.device(device).type == "cuda":
+        return Place(torch.device(device), most=65_536, cost=2_048, pin=torch.Tensor.pin_memory)
+    return Place(torch.device(device), most=4_096, cost=64)
 
 
 class Packed(torch.nn.Module):
@@ -47,39 +71,35 @@ def pack_linears(model: torch.nn.Module) -> None:
 
 
 class Padded:
-    """A model of transformers on a device."""
+    """A model of transformers at a place."""
 
-    def __init__(self, model: Any, device: str, pooling: Pooling) -> None:
+    def __init__(self, model: Any, at: Place, pooling: Pooling) -> None:
         self.dim = int(model.config.get_text_config().hidden_size)
         self.texts = 4_096  # of one call; slices bound the memory
-        self._model = model.to(device).eval()
-        self._device = torch.device(device)
-        if device == "cpu" and compact.can_pack(model.dtype):
+        self._model = model.to(at.device).eval()
+        self._at = at
+        if at.device.type == "cpu" and compact.can_pack(model.dtype):
             pack_linears(self._model)
         self._pooling = pooling
 
     def arrange(self, texts: list[list[int]]) -> list[Slice]:
         """Pad tokenised texts, shortest first, in slices."""
-        kind = self._device.type
         lengths = np.array([len(text) for text in texts])
-        return [self._pad(texts[start:stop]) for start, stop in slices(lengths, SLICE_COST[kind], MOST_TOKENS[kind])]
+        return [self._pad(texts[start:stop]) for start, stop in slices(lengths, self._at.cost, self._at.most)]
 
     def _pad(self, texts: list[list[int]]) -> Slice:
         lengths = np.array([len(text) for text in texts])
         real = np.arange(lengths[-1]) < lengths[:, None]  # (b, l)
         ids = np.zeros(real.shape, np.int64)
         ids[real] = np.concatenate(texts)
-        padded, mask = torch.from_numpy(ids), torch.from_numpy(real.astype(np.int64))
-        if self._device.type == "cuda":  # pinned memory, so that the copy need not be waited for
-            return padded.pin_memory(), mask.pin_memory()
-        return padded, mask
+        return self._at.pin(torch.from_numpy(ids)), self._at.pin(torch.from_numpy(real.astype(np.int64)))
 
     def vectors(self, arranged: list[Slice]) -> torch.Tensor:
         """Return the pooled states, (n, dim) float32 on the device, in the order of the texts."""
         return torch.cat([self._slice(ids, mask) for ids, mask in arranged])
 
     def _slice(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        ids, mask = ids.to(self._device, non_blocking=True), mask.to(self._device, non_blocking=True)
+        ids, mask = (each.to(self._at.device, non_blocking=True) for each in (ids, mask))
         states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state  # (b, l, d)
         return pool(states, mask, self._pooling)
 
@@ -121,7 +141,7 @@ def load(folder: Path, name: str, how: Recipe, device: str, dtype: torch.dtype) 
         raise EncoderError(
             f"encoder {name!r}: {folder} lacks {len(missing)} tensors, as {missing[0]}: save the whole model again"
         )
-    return Padded(model, device, how.pooling)
+    return Padded(model, place(device), how.pooling)
 
 
 def _has_pooler(config: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.overrides import TorchFunctionMode
 
 import encoders
-from encoders import Encoder, EncoderError, centring, compact, padded, recipe
+from encoders import Encoder, EncoderError, centring, compact, padded, recipe, transformer
 from encoders.transformer import TransformerEncoder
 
 WORDS = [
@@ -239,6 +240,33 @@ def test_pads_on_the_right_equal_pads_on_the_left(folders: dict[str, Path], kind
     left = states[:, -1].numpy()
     left /= np.linalg.norm(left, axis=1, keepdims=True)
     np.testing.assert_allclose(load(folders[kind], tmp_path, centre=False).encode(some), left, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "bert-cls"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_a_gpu_would_do_gives_the_same_vectors(folders: dict[str, Path], kind: str, dtype: torch.dtype) -> None:
+    """A GPU's slices, formats and copies, acted out on the CPU: every tensor is pinned before it is copied, rows are the same.
+
+    What a GPU alone can show, that the copies are not waited for, is not shown.
+    """
+    pinned: list[torch.Tensor] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor)
+        return tensor
+
+    how = recipe.read(folders[kind], kind)
+    gpu = padded.place("cuda:0")
+    assert gpu.pin is torch.Tensor.pin_memory
+    acted = padded.load(folders[kind], kind, how, "cpu", dtype)
+    acted._at = dataclasses.replace(gpu, device=torch.device("cpu"), pin=pin)
+    exact = padded.load(folders[kind], kind, how, "cpu", torch.float32)
+    tokenizer = transformer._tokenizer(folders[kind], kind, how)
+    ours, expected = (TransformerEncoder(engine, tokenizer, "", 40) for engine in (acted, exact))
+    assert (np.einsum("nd,nd->n", ours.encode(TEXTS), expected.encode(TEXTS)) > 0.999).all()
+    batch = ours.pre(TEXTS)
+    assert [tensor.shape for call in batch.calls for each in call for tensor in each] == [each.shape for each in pinned[-2:]]
+    assert sum(len(call) for call in batch.calls) < sum(len(call) for call in expected.pre(TEXTS).calls)
 
 
 def test_texts_are_put_in_lower_case_where_the_folder_says_so(folders: dict[str, Path], tmp_path: Path) -> None:
