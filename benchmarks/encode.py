@@ -83,14 +83,14 @@ def compare(given: argparse.Namespace) -> dict[str, Any]:
     if "bfloat16" in reason.partition(":")[0]:
         sides["bfloat16"] = theirs(given.model, given.cache, given.threads, given.tokens, "bfloat16")
     found: dict[str, Any] = {"reason": reason, "kinds": {}, "cosine": {}}
-    for kind, all_texts in texts.kinds(WARM + given.rounds * MOST, given.data).items():
+    for kind, all_texts in texts.kinds(WARM + max(given.rounds, given.large) * MOST, given.data).items():
         for side in sides.values():
             side(all_texts[:WARM])
         rates: dict[int, dict[str, float]] = {}
         cosines = [1.0]
         for size in SIZES:
             taken: dict[str, list[float]] = {side: [] for side in sides}
-            for number in range(given.rounds):
+            for number in range(given.rounds if size < MOST else given.large):
                 start = WARM + number * MOST
                 made = _turn(sides, all_texts[start : start + SIZES[size]], size, number, taken)
                 cosines.append(float(np.einsum("nd,nd->n", made["ours"], made["float32"]).min()))
@@ -127,7 +127,16 @@ def memory(given: argparse.Namespace) -> dict[str, Any]:
 def child(given: argparse.Namespace, model: str, threads: int, side: str = "") -> dict[str, Any]:
     """Run one part in a process of its own and return what it found."""
     command = [sys.executable, "-m", "benchmarks.encode", "--model", model, "--threads", str(threads), "--side", side or "all"]
-    command += ["--rounds", str(given.rounds), "--tokens", str(given.tokens), "--cache", str(given.cache)]
+    command += [
+        "--rounds",
+        str(given.rounds),
+        "--large",
+        str(given.large),
+        "--tokens",
+        str(given.tokens),
+        "--cache",
+        str(given.cache),
+    ]
     command += ["--data", str(given.data)] if given.data else []
     own = {"OMP_NUM_THREADS": str(threads), "RAYON_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
     environment = os.environ | own | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
@@ -180,7 +189,8 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.encode", description=__doc__.splitlines()[0])
     parser.add_argument("--model", action="append", help="a model's name or folder; both packaged ones otherwise")
     parser.add_argument("--threads", action="append", type=int, help="1 and 2 otherwise")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--large", type=int, default=3, help="rounds of calls of 512 texts")
     parser.add_argument("--tokens", type=int, default=128, help="where both sides cut a text")
     parser.add_argument("--data", type=Path, help="take real reviews from DATA/amazon-reviews")
     parser.add_argument("--cache", type=Path, help="folder of converted weights; HEADRACE_CACHE_DIR otherwise")

@@ -6,7 +6,7 @@ Three steps, so that each can be overlapped, timed and tested alone: `pre` token
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,6 +29,7 @@ class Engine(Protocol):
 
     dim: int
     texts: int  # the most texts of one call
+    tokens: int  # the most tokens of one call, but for a text that alone has more
 
     def arrange(self, texts: list[list[int]]) -> Any:
         """Lay out tokenised texts, shortest first, as `vectors` wants them."""
@@ -77,9 +78,8 @@ class TransformerEncoder:
         cut = [self._prefix + text[: self._characters].encode("utf-8", "replace").decode() for text in texts]
         ids = [encoding.ids or self._nothing for encoding in self._tokenizer.encode_batch_fast(cut)]
         order = np.argsort([len(row) for row in ids], kind="stable")
-        size = self._engine.texts
-        calls = [[ids[row] for row in order[start : start + size]] for start in range(0, len(order), size)]
-        return Batch([self._engine.arrange(call) for call in calls], order)
+        bounds = calls(np.array([len(ids[row]) for row in order]), self._engine.texts, self._engine.tokens)
+        return Batch([self._engine.arrange([ids[row] for row in order[start:stop]]) for start, stop in bounds], order)
 
     def core(self, batch: Batch) -> list[torch.Tensor]:
         """Return each call's pooled states, (n, dim) float32 on the device."""
@@ -98,6 +98,17 @@ class TransformerEncoder:
         rows = np.empty_like(vectors)
         rows[batch.order] = vectors
         return rows
+
+
+def calls(lengths: NDArray[np.int_], texts: int, tokens: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) over the lengths of n texts, n > 0: no call has more texts or tokens, but for a text alone."""
+    start = held = 0
+    for i, length in enumerate(lengths.tolist()):
+        if i > start and (i - start == texts or held + length > tokens):
+            yield start, i
+            start, held = i, 0
+        held += length
+    yield start, len(lengths)
 
 
 def _unit(vectors: Vectors) -> Vectors:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import encoders
-from encoders import EncoderError, Vectors, centring, compact, packaged, padded, recipe
+from encoders import EncoderError, Vectors, centring, compact, packaged, padded, recipe, transformer
 from encoders.device import Capabilities, choose
 from encoders.packaged import Package, unpack
 
@@ -305,6 +305,18 @@ def test_slices_cover_all_in_order_within_their_bounds(lengths: list[int], cost:
         part = lengths[start:stop]
         assert part[-1] * len(part) - sum(part) <= cost
         assert part[-1] * len(part) <= most
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=60).map(sorted), st.integers(1, 9), st.integers(1, 200))
+def test_calls_cover_all_in_order_and_are_as_large_as_they_may(lengths: list[int], texts: int, tokens: int) -> None:
+    """Calls follow each other within both bounds, a text alone may have more tokens, and no call could take the next text."""
+    bounds = list(transformer.calls(np.array(lengths), texts, tokens))
+    assert [start for start, _ in bounds] == [0, *(stop for _, stop in bounds[:-1])]
+    assert bounds[-1][1] == len(lengths)
+    for start, stop in bounds:
+        assert 0 < stop - start <= texts
+        assert stop - start == 1 or sum(lengths[start:stop]) <= tokens
+        assert stop == len(lengths) or stop - start == texts or sum(lengths[start : stop + 1]) > tokens
 
 
 # --- packages
