@@ -443,6 +443,39 @@ def show_list(user: str, items: Titles = None, as_json: AsJson = False, broker: 
 
 
 @app.command(rich_help_panel="Look")
+def ask(
+    question: Annotated[str, typer.Argument(help='In plain words, as "quiet keyboards under 50 €".')],
+    user: Annotated[
+        str | None, typer.Option(help="Who asks: a worker answers, and it counts as interest. Nobody when left out.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Answers at most.")] = 10,
+    wait_s: Annotated[float, typer.Option("--wait", min=0.1, help="Seconds to wait for a worker's answer.")] = 30.0,
+    items: Titles = None,
+    as_json: AsJson = False,
+    broker: Broker = None,
+) -> None:
+    """Ask for items in plain words, with bounds of the price, brands and categories. See docs/language.md.
+
+    Example: [bold]headrace ask "有没有适合送礼的绿茶？"[/bold]
+    """
+    from streams import asking
+    from streams.watch import known_titles
+
+    settings = all_settings.load(broker=broker)
+    with Console(stderr=True).status("asking"):
+        found = asking.of_user(settings, user, question, wait_s) if user else asking.of_nobody(settings, question)
+    if as_json:
+        for each in found[:count]:
+            print(asking.line(each))
+        return
+    titles = known_titles(settings, items)
+    table = Table("#", "item", Column("score", justify="right"), title=question, title_justify="left")
+    for rank, each in enumerate(found[:count], 1):
+        table.add_row(str(rank), titles.get(each.item_id, each.item_id), f"{each.score:.3f}")
+    Console().print(table)
+
+
+@app.command(rich_help_panel="Look")
 def profile(user: str, items: Titles = None, broker: Broker = None) -> None:
     """Show what a user's profile holds. Example: [bold]headrace profile ann[/bold]"""
     from streams.watch import known_titles, profile_table, stored_profile

@@ -63,7 +63,7 @@ class Dataset:
 
     def is_wanted(self, event: Event) -> bool:
         """Tell whether an event says that its user wanted the item."""
-        if event.item_id is None or event.type in ("dislike", "impression", "search", "wish", "comment"):
+        if event.item_id is None or event.type in ("dislike", "impression", "search", "wish", "ask", "comment"):
             return False
         return event.rating is None or event.rating >= self.least
 

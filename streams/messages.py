@@ -25,12 +25,13 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 EventType = Literal[
-    "view", "click", "cart", "purchase", "rating", "like", "dislike", "comment", "search", "wish", "impression", "erase"
+    "view", "click", "cart", "purchase", "rating", "like", "dislike", "comment", "search", "wish", "impression", "ask", "erase"
 ]
+ASK = "ask"  # a question in plain words, answered by the next list
 ERASE = "erase"  # not behaviour: the user is to be forgotten
 EVENT_TYPES: tuple[str, ...] = tuple(kind for kind in EventType.__args__ if kind != ERASE)  # type: ignore[attr-defined]
 NEEDS_ITEM = frozenset({"view", "click", "cart", "purchase", "rating", "like", "dislike", "impression"})
-NEEDS_TEXT = frozenset({"comment", "search", "wish"})
+NEEDS_TEXT = frozenset({"comment", "search", "wish", "ask"})
 
 EARLIEST_AT = 631_152_000.0  # 1990-01-01: no behaviour on the web is older
 MAX_AHEAD_S = 86_400.0  # a sender's clock may be a day (a wrong time zone) ahead of the broker's, not more
@@ -249,7 +250,8 @@ def decode_event(raw: bytes, appended_at: float) -> Event:
     if event.list_id is not None:
         check_id("list_id", event.list_id)
     if event.type in NEEDS_TEXT and not (event.text and event.text.strip()):
-        raise BadMessage(f"a {event.type} event needs text: it is missing or empty")
+        article = "an" if event.type == ASK else "a"
+        raise BadMessage(f"{article} {event.type} event needs text: it is missing or empty")
     if event.rating is not None and not math.isfinite(event.rating):
         raise BadMessage(f"rating is {event.rating}: send a finite number")
     if event.type == "rating" and event.rating is None:

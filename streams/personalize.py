@@ -229,7 +229,8 @@ class Personalize:
         folded = replace(folded, records={**dict.fromkeys(gone, b""), **folded.records}) if gone else folded
         now = {user: folded.records.get(user) or record for user, record in before.items()}
         at = time.time()
-        lists = self.personalizer.recommend({user: record for user, record in now.items() if record}, at)
+        asked = self.personalizer.asked(batch, readings)
+        lists = self.personalizer.recommend({user: record for user, record in now.items() if record}, at, asked)
         erasures = self._erasure_messages(erased, gone)
         messages = [*erasures, *self._list_messages(batch, lists, at), *self._interactions(folded.interactions)]
         return Stepped(events, erased, folded, messages, len(lists))

@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 import encoders
 from encoders import Encoder, sentiment
 from encoders.sentiment import SentimentHead
+from ranking import answering
+from ranking.answering import Asked
 from ranking.business import BusinessRule
+from ranking.conditions import Condition
 from ranking.explore import Explore
 from ranking.index import ItemIndex
 from ranking.learned import Learned
@@ -27,15 +30,15 @@ from ranking.profile import MAX_TOUCHES, HalfLives, Profile, Touch, Update, fold
 from ranking.ranker import ZeroShot
 from ranking.rules import Rules
 from ranking.signals import Signals, SignalSettings
-from streams import experiments, rulebook
+from streams import experiments, questions, rulebook
 from streams.experiments import Experiment, Variant
-from streams.messages import Event, Interaction, RecommendedItem
+from streams.messages import ASK, Event, Interaction, RecommendedItem
 from streams.pictures import with_images
 from streams.readings import Readings, read_all
 from streams.settings import Settings
 
 AFTER = 5  # touches before an item's that count as co-visits
-ASKS = frozenset({"wish", "search"})  # words of these kinds ask for something, others state something
+ASKS = frozenset({"wish", "search", ASK})  # words of these kinds ask for something, others state something
 WATCHED = 0.9  # share of a video or text from which on it counts as seen
 WITH_ITEM = 0.5  # what the words about an item weigh against words alone: the item's own vector says most of it
 
@@ -97,12 +100,16 @@ class Personalizer:
         weights: Weights,
         text_length: int = 2_000,
         head: SentimentHead | None = None,
+        price: str = "",
+        currency: str = "",
     ) -> None:
         self.encoder = encoder
         self.head = head  # judges opinions; the cue words do where there is none
         self.maker = maker
         self.weights = weights
         self.text_length = text_length
+        self.price, self.currency = price, currency  # names of the attributes that questions bound
+        self._names: tuple[int, answering.Names] | None = None
         self.experiment: Experiment | None = None
         self._plain: dict[str, ListMaker] = {}  # by variant, whatever its model
         self._makers: dict[str, ListMaker] = {}  # the same with their models, of those whose model is there
@@ -190,8 +197,36 @@ class Personalizer:
         """Tell whether a profile holds the event at this place, or a later one of its partition. Raises RecordError."""
         return is_counted(self._read(record), partition, offset)
 
-    def recommend(self, records: Mapping[str, bytes], at: float) -> dict[str, tuple[RecommendedItem, ...]]:
-        """Return each user's list at a time (Unix seconds), best first."""
+    def asked(self, batch: Sequence[Sourced], readings: Readings) -> dict[str, Asked]:
+        """Return the last question of each user of a batch who asks one."""
+        rows = {sourced.event.user_id: row for row, sourced in enumerate(batch) if sourced.event.type == ASK}
+        return {
+            user: Asked(readings.vectors[readings.rows.index(row)], self._condition(batch[row].event.text or ""))
+            for user, row in rows.items()
+        }
+
+    def answer(self, text: str, at: float) -> tuple[RecommendedItem, ...]:
+        """Return what answers a question of nobody, best first."""
+        asked = Asked(self.encoder.encode([questions.read(text).words])[0], self._condition(text))
+        nobody = unpack(None, self.encoder.dim, self._key)
+        return tuple([RecommendedItem(*each) for each in answering.answers(self.maker, nobody, asked, at)])
+
+    def recommend(
+        self, records: Mapping[str, bytes], at: float, asked: Mapping[str, Asked] | None = None
+    ) -> dict[str, tuple[RecommendedItem, ...]]:
+        """Return each user's list at a time (Unix seconds), best first; what answers a question stands before all."""
+        lists = self._all_lists(records, at)
+        for user in (asked or {}).keys() & lists.keys():
+            variant = self._variant(user)
+            maker = self.maker if variant is None else self._makers[variant.name]
+            found = answering.answers(maker, self._profile(user, records[user]), asked[user], at)  # type: ignore[index]
+            first = [RecommendedItem(*each) for each in found]
+            ids = {each.item_id for each in first}
+            rest = [each for each in lists[user] if each.item_id not in ids]
+            lists[user] = tuple([*first, *rest][: maker.rules.size])
+        return lists
+
+    def _all_lists(self, records: Mapping[str, bytes], at: float) -> dict[str, tuple[RecommendedItem, ...]]:
         if self.experiment is None:
             return self._recommend(self.maker, records, at)
         groups: dict[str, dict[str, bytes]] = {}
@@ -213,10 +248,18 @@ class Personalizer:
         self, records: Mapping[str, bytes | None], batch: Sequence[Sourced], at: float
     ) -> tuple[Folded, dict[str, tuple[RecommendedItem, ...]]]:
         """Encode, fold and recommend for the users of one batch."""
-        folded = self.fold(records, batch, self.encode([sourced.event for sourced in batch]))
+        readings = self.encode([sourced.event for sourced in batch])
+        folded = self.fold(records, batch, readings)
         users = dict.fromkeys(sourced.event.user_id for sourced in batch)
         now = {user: folded.records.get(user) or records.get(user) or b"" for user in users}
-        return folded, self.recommend({user: record for user, record in now.items() if record}, at)
+        asked = self.asked(batch, readings)
+        return folded, self.recommend({user: record for user, record in now.items() if record}, at, asked)
+
+    def _condition(self, text: str) -> Condition:
+        """Return what a question asks of the items, by their names of now."""
+        if self._names is None or self._names[0] != self.maker.index.changes:  # collected anew after each change of an item
+            self._names = self.maker.index.changes, answering.names(self.maker.index, self.currency)
+        return questions.condition(text[: self.text_length], *self._names[1], self.price, self.currency)
 
     def _variant(self, user_id: str) -> Variant | None:
         """Return a user's variant, None where its model is not there."""
@@ -303,11 +346,12 @@ def new_index(encoder: Encoder, settings: Settings) -> ItemIndex:
 
 
 def kept_attributes(settings: Settings) -> tuple[str, ...]:
-    """Return the names of the attributes that the settings' rules ask for, those of an experiment's variants too."""
+    """Return the names of the attributes that questions and rules ask for, those of an experiment's variants too."""
     experiment = experiments.of(settings)
     variants = experiment.variants if experiment is not None else ()
     each = [settings, *[variant.settings for variant in variants]]
-    return rulebook.attributes_of([rule for own in each for rule in _rules(own)])
+    asked = [name for name in (settings.price_attribute, settings.currency_attribute) if name]
+    return tuple(sorted({*asked, *rulebook.attributes_of([rule for own in each for rule in _rules(own)])}))
 
 
 def _rules(settings: Settings) -> tuple[BusinessRule, ...]:
@@ -325,7 +369,15 @@ def build(encoder: Encoder, settings: Settings, index: ItemIndex | None = None, 
     trend = SignalSettings(settings.trend_half_life_hours * 3_600.0, settings.popular_half_life_days * 86_400.0)
     index = index if index is not None else new_index(encoder, settings)
     maker = _under(ListMaker(index, signals if signals is not None else Signals(trend), half_lives=half_lives), settings)
-    return Personalizer(encoder, maker, weights_of(settings), settings.text_length, head_of(settings, encoder))
+    return Personalizer(
+        encoder,
+        maker,
+        weights_of(settings),
+        settings.text_length,
+        head_of(settings, encoder),
+        settings.price_attribute,
+        settings.currency_attribute,
+    )
 
 
 def head_of(settings: Settings, encoder: Encoder) -> SentimentHead | None:

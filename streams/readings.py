@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from encoders import Encoder
 from encoders.sentiment import SentimentHead
-from streams.messages import Event
-from streams.words import Said, read
+from streams import questions
+from streams.messages import ASK, Event
+from streams.words import Reading, Said, read
 
 STATED = "comment"  # the kind of what a text states, whatever event it came with
 
@@ -42,12 +43,18 @@ def read_all(events: Sequence[Event], encoder: Encoder, head: SentimentHead | No
     for row, event in enumerate(events):
         text = event.text or ""
         cut += len(text) > text_length
-        reading = read(text[:text_length], event.type, is_judged=head is not None)
+        reading = _read(text[:text_length], event.type, is_judged=head is not None)
         opinions.append(reading.opinion)
         rows.extend([row] * len(reading.said))
         said.extend(reading.said)
     readings = Readings(opinions, rows, said, encoder.encode([each.text for each in said]), cut)
     return readings if head is None else _judged(readings, head)
+
+
+def _read(text: str, kind: str, *, is_judged: bool) -> Reading:
+    if kind == ASK:
+        return Reading(1, (Said(questions.read(text).words, kind, 1),))
+    return read(text, kind, is_judged=is_judged)
 
 
 def _judged(readings: Readings, head: SentimentHead) -> Readings:

@@ -36,6 +36,7 @@ EVENT_WEIGHTS: dict[str, float] = {
     "search": 1.5,
     "wish": 3.0,
     "impression": 0.0,
+    "ask": 1.5,
 }
 Pairs = Annotated[dict[str, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]], NoDecode]
 Words = Annotated[tuple[str, ...], NoDecode]
@@ -263,6 +264,12 @@ class Settings(BaseSettings):
         None,
         "TOML file of an experiment: variants of lists, each for a share of the users; docs/experiments.md.",
         group="Lists",
+    )
+    price_attribute: str = setting(
+        "price", "The items' attribute that bounds in a question are about, as in `under 50 €`; none when empty.", group="Lists"
+    )
+    currency_attribute: str = setting(
+        "currency", "The items' attribute that names the currency of the price, as `EUR`; none when empty.", group="Lists"
     )
     explore: float = setting(
         0.0,

@@ -61,7 +61,12 @@ class CountingPersonalizer:
     def is_counted(self, record: bytes, partition: int, offset: int) -> bool:
         return bool(offset <= unpacked(record)["marks"].get(str(partition), -1))
 
-    def recommend(self, records: Mapping[str, bytes], at: float) -> dict[str, tuple[RecommendedItem, ...]]:
+    def asked(self, batch: Sequence[Sourced], readings: Any) -> dict[str, Any]:
+        return {}
+
+    def recommend(
+        self, records: Mapping[str, bytes], at: float, asked: Mapping[str, Any]
+    ) -> dict[str, tuple[RecommendedItem, ...]]:
         return {user: (RecommendedItem(f"n{unpacked(record)['count']}", 1.0, "counted"),) for user, record in records.items()}
 
 

@@ -98,6 +98,7 @@ COMMANDS = [
     "model list",
     "model show",
     "images train",
+    "ask",
     "sentiment train",
     "sentiment judge",
 ]

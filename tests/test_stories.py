@@ -118,3 +118,39 @@ def play(world: World, story: Story) -> Iterator[tuple[int, list[str]]]:
         after = world.act([story.event_of(step, f"{story.name}-{number}", at)], at)[user]
         yield number, examples.check(step.expect, before.get(user, []), after, world.items)
         before[user] = after
+
+
+# A question about the example catalogue, what may answer it first, and what every answer's id begins with.
+QUESTIONS = [
+    ("有没有适合送礼的绿茶？", {"shop-tea-matcha", "shop-tea-longjing"}, ""),
+    ("Do you have noise-cancelling earphones under 200 dollars?", {"shop-ear-orrin-buds"}, "shop-ear-"),
+    ("100元以下的蓝牙耳机有吗", {"shop-ear-budget"}, "shop-"),
+    ("smart watch under $200", {"shop-watch-fitband", "shop-watch-pebbleline-senior"}, "shop-watch-"),
+    ("有没有不含咖啡因的茶", {"shop-tea-chrysanthemum", "shop-tea-rooibos"}, ""),
+    ("books about jazz", {"shop-book-jazz-history"}, "shop-book-"),
+    ("coffee beans from Tin Kettle Coffee", {"shop-coffee-guatemala", "shop-coffee-italian-dark"}, "shop-coffee-"),
+    ("想买一个静音鼠标，预算100元", {"shop-pc-mouse-silent"}, "shop-pc-"),
+    ("something to keep my cat busy", {"shop-pet-cat-fountain", "shop-pet-cat-scratcher"}, ""),
+    ("What can I cook on a weeknight?", {"video-cook-curry"}, ""),
+    ("a gift for a coffee lover under $40", {"shop-coffee-sampler"}, "shop-"),
+    ("running shoes", {"shop-sport-running-shoes"}, ""),
+    ("有没有讲深度学习的书", {"shop-book-dl-theory", "shop-book-dl-intro"}, ""),
+    ("a warm scarf", {"shop-cloth-scarf"}, "shop-"),
+    ("headphones over 100 dollars", {"shop-head-open-back", "shop-head-dj"}, "shop-head-"),
+    ("quiet keyboards under 50 €", set(), ""),  # nothing is priced in euros
+]
+
+
+def test_questions_are_answered(encoder: encoders.Encoder, vectors: dict[str, NDArray[np.float32]]) -> None:
+    """Questions in both languages are answered first by what they ask for, also in the other language, and within bounds."""
+    remembering = Remembering(encoder, vectors)
+    step = personalizer.build(remembering, load())
+    index = step.maker.index
+    messages = catalogue.Catalogue(remembering).vectors([(item, NOW) for item in examples.load_catalogue()], index)
+    catalogue.apply(messages, index)
+    wrong = []
+    for question, first, kind in QUESTIONS:
+        found = [each.item_id for each in step.answer(question, NOW)]
+        if not (found[:1] == [] if not first else found[0] in first) or not all(name.startswith(kind) for name in found):
+            wrong.append((question, found[:3]))
+    assert not wrong
