@@ -131,7 +131,7 @@ def load(folder: Path, name: str, how: Recipe, device: str, dtype: torch.dtype) 
 
     try:
         with quiet():
-            extra = {"add_pooling_layer": False} if _has_pooler(AutoConfig.from_pretrained(folder)) else {}
+            extra = {"add_pooling_layer": False} if has_pooler(AutoConfig.from_pretrained(folder)) else {}
             model, report = AutoModel.from_pretrained(
                 folder, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **extra
             )
@@ -144,7 +144,7 @@ def load(folder: Path, name: str, how: Recipe, device: str, dtype: torch.dtype) 
     return Padded(model, place(device), how.pooling)
 
 
-def _has_pooler(config: Any) -> bool:
+def has_pooler(config: Any) -> bool:
     """Say whether the class of a configuration knows `add_pooling_layer`: BERT and its kin."""
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 

@@ -43,8 +43,11 @@ class Recipe:
     lower: bool = False
 
 
-def read(folder: Path, name: str) -> Recipe:
-    """Return the recipe of a model's folder; `name` tells an E5 model that does not say its prefix. Raises EncoderError."""
+def read(folder: Path, name: str, *, can_encode: bool = True) -> Recipe:
+    """Return the recipe of a model's folder; `name` tells an E5 model that does not say its prefix. Raises EncoderError.
+
+    can_encode: whether its vectors are wanted, which a cross-encoder does not have.
+    """
     config = _json(folder / "config.json")
     if not config:
         raise EncoderError(
@@ -53,6 +56,10 @@ def read(folder: Path, name: str) -> Recipe:
     if config.get("is_encoder_decoder"):
         raise EncoderError(
             f"encoder {name!r} is an encoder-decoder ({config.get('model_type')}): choose an encoder or a decoder"
+        )
+    if can_encode and any(str(each).endswith("ForSequenceClassification") for each in config.get("architectures") or ()):
+        raise EncoderError(
+            f"encoder {name!r} is a cross-encoder, which reads pairs: use it with `headrace rerank --model {folder}`"
         )
     for module in _json(folder / "modules.json") or ():
         if module["type"].rpartition(".")[2] not in _KNOWN_MODULES:

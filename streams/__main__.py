@@ -24,6 +24,7 @@ from rich.table import Column, Table
 from streams import OURS
 from streams import settings as all_settings
 from streams.broker import BrokerError, start_apache, start_embedded
+from streams.finetune_command import finetune, rerank
 from streams.image_command import images
 from streams.kafka import wait_for_broker
 from streams.model_commands import model, train
@@ -53,6 +54,8 @@ app.add_typer(items, name="items", rich_help_panel="Data")
 dead_letters = typer.Typer(no_args_is_help=True, help="What workers refused: look at it, and send it again after repair.")
 app.add_typer(dead_letters, name="dead-letters", rich_help_panel="Data")
 app.command(rich_help_panel="Models")(train)
+app.command(rich_help_panel="Models")(finetune)
+app.command(rich_help_panel="Look")(rerank)
 app.add_typer(model, name="model", rich_help_panel="Models")
 app.add_typer(images, name="images", rich_help_panel="Models")
 app.add_typer(sentiment, name="sentiment", rich_help_panel="Models")

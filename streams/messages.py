@@ -242,7 +242,7 @@ def decode_event(raw: bytes, appended_at: float) -> Event:
     check_id("event_id", event.event_id)
     check_id("user_id", event.user_id)
     if event.type == ERASE:  # whatever else it holds is not kept
-        return Event(event_id=event.event_id, user_id=event.user_id, type=ERASE, at=_seconds(event.at, appended_at))
+        return Event(event_id=event.event_id, user_id=event.user_id, type=ERASE, at=seconds_of(event.at, appended_at))
     if event.item_id is not None:
         check_id("item_id", event.item_id)
     elif event.type in NEEDS_ITEM:
@@ -256,7 +256,7 @@ def decode_event(raw: bytes, appended_at: float) -> Event:
         raise BadMessage(f"rating is {event.rating}: send a finite number")
     if event.type == "rating" and event.rating is None:
         raise BadMessage("a rating event needs rating: a number on the configured scale")
-    return msgspec.structs.replace(event, at=_seconds(event.at, appended_at))
+    return msgspec.structs.replace(event, at=seconds_of(event.at, appended_at))
 
 
 def decode_item(raw: bytes) -> Item:
@@ -317,7 +317,8 @@ def _decode(decoder: msgspec.json.Decoder[Message], raw: bytes) -> Message:
         ) from None
 
 
-def _seconds(at: float | str, appended_at: float) -> float:
+def seconds_of(at: float | str, appended_at: float) -> float:
+    """Return a moment in Unix seconds; `appended_at` is what it may not lie far ahead of. Raises BadMessage."""
     if isinstance(at, str):
         try:
             moment = datetime.fromisoformat(at)

@@ -33,7 +33,7 @@ def event_of(values: dict[str, Any], now: float) -> Event:
     for name in NUMBERS:
         if isinstance(given.get(name), str):
             given[name] = _number(name, given[name])
-    if isinstance(given["at"], str) and _is_number(given["at"]):
+    if isinstance(given["at"], str) and is_number(given["at"]):
         given["at"] = float(given["at"])
     return decode_event(_json(given), now)
 
@@ -111,12 +111,13 @@ def _json(values: dict[str, Any]) -> bytes:
 
 
 def _number(name: str, text: str) -> float:
-    if not _is_number(text):
+    if not is_number(text):
         raise BadMessage(f"{name} is {text[:40]!r}: a number is needed")
     return float(text)
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Tell whether a text is a finite number."""
     try:
         return math.isfinite(float(text))
     except ValueError:
@@ -131,4 +132,4 @@ def _truth(text: str) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    return float(value) if isinstance(value, str) and _is_number(value) else value
+    return float(value) if isinstance(value, str) and is_number(value) else value

@@ -2,14 +2,11 @@
 
 Does not know where the data come from, nor how a model is fitted. Unless all events are asked for, a model learns from the
 first 70 % and is asked for what its users did in the next 10 %. The last 20 % are what `headrace evaluate` asks for.
-
-    TensorBoardMissing(RuntimeError)   curves are asked for and nothing can write them: says what to install
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -27,6 +24,7 @@ from streams import evaluation, report
 from streams.answers import Remembered, index_of
 from streams.catalogue import item_text
 from streams.checkpoint import Checkpoint, digest_of
+from streams.curves import curves
 from streams.datasets import Dataset
 from streams.evaluation import Verdict
 from streams.messages import Event
@@ -41,10 +39,6 @@ KEPT_SETTINGS = {  # what a profile comes of
     *("long_half_life_days", "short_half_life_hours", "avoid_half_life_days", "asked_half_life_hours"),
     *("rating_scale", "event_weights", "text_length"),
 }
-
-
-class TensorBoardMissing(RuntimeError):  # noqa: N818  reads as what happened
-    """Curves are asked for, and nothing can write them."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,7 @@ def run(dataset: Dataset, order: Order, console: Console) -> Bundle:
         settings = settings.model_copy(update={"device": plan.device})
     asked = None if order.everything else trial(dataset, PROTOCOL, "valid")
     known = dataset.events if asked is None else asked.known
-    with _curves(order.curves if team.is_first else None) as write, stages(is_shown=team.is_first) as show:
+    with curves(order.curves if team.is_first else None) as write, stages(is_shown=team.is_first) as show:
         encoder, index = team.first_then_others(lambda: _encoded(dataset, settings, team, console, show))
         console.print(f"the towers are fitted on {plan.device} in {plan.dtype}{many}", markup=False)
         made = _fit(dataset, known, order, settings, encoder, index, _teller(plan, show, write), console)
@@ -190,25 +184,3 @@ def _teller(plan: Plan, show: Show, write: Tell) -> Tell:
         write(stage, epoch, figures)
 
     return tell
-
-
-@contextmanager
-def _curves(folder: Path | None) -> Iterator[Tell]:
-    """Yield what writes figures where TensorBoard reads them."""
-    if folder is None:
-        yield lambda what, epoch, figures: None
-        return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise TensorBoardMissing("--tensorboard needs tensorboard: run `pip install 'headrace[train]'`") from None
-    writer = SummaryWriter(str(folder))
-
-    def write(what: str, epoch: int, figures: dict[str, float]) -> None:
-        for name, value in figures.items():
-            writer.add_scalar(f"{what}/{name}", value, epoch)
-
-    try:
-        yield write
-    finally:
-        writer.close()

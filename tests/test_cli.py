@@ -82,6 +82,8 @@ COMMANDS = [
     "import",
     "erase",
     "evaluate",
+    "finetune",
+    "rerank",
     "learn",
     "watch",
     "list",

@@ -1,0 +1,59 @@
+"""A cross-encoder that has learnt, asked about pairs: how likely is it that this user wants this item?
+
+Too slow for every candidate of every event, a forward pass for each: for the few at the top of a list, away from the hot path.
+Knows no users, items or lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from encoders import EncoderError, learner
+
+WANTED = ("wanted", "1", "1.0")  # labels that say so; of others the last
+
+
+class Judge:
+    """A cross-encoder's folder, ready to be asked; `load` makes one. reason: where it runs, and why."""
+
+    def __init__(self, student: learner.Learner, wanted: int) -> None:
+        self._student, self._wanted = student, wanted
+        self.reason = student.why
+
+    @torch.inference_mode()
+    def chances(self, user: str, items: Sequence[str]) -> NDArray[np.float32]:
+        """Return (n,) float32 in [0, 1], in the order of the items' texts: the probability of the label that says wanted."""
+        if not items:
+            return np.zeros(0, np.float32)
+        rows = self._student.tokens([user] * len(items), items)
+        with self._student.autocast():
+            logits = self._student.model(**self._student.inputs(rows, range(len(items)))).logits
+        chances: NDArray[np.float32] = logits.float().softmax(1)[:, self._wanted].cpu().numpy()
+        return chances
+
+
+def load(folder: Path, *, device: str = "auto", dtype: str = "auto", max_tokens: int = 128) -> Judge:
+    """Return the judge of a folder that `headrace finetune --task match` wrote. Raises EncoderError."""
+    if not folder.is_dir():
+        raise EncoderError(f"{folder} is no folder: give one that `headrace finetune --task match` wrote")
+    student = learner.load(folder, folder.name, _build, device_name=device, dtype=dtype, max_tokens=max_tokens)
+    student.model.eval()
+    names: dict[int, str] = student.model.config.id2label
+    wanted = next((number for number, name in names.items() if name in WANTED), max(names))
+    return Judge(student, wanted)
+
+
+def _build(folder: Path) -> Any:
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    if not any(
+        str(each).endswith("ForSequenceClassification") for each in AutoConfig.from_pretrained(folder).architectures or ()
+    ):
+        raise EncoderError(f"{folder} is no cross-encoder: give a folder that `headrace finetune --task match` wrote")
+    return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
