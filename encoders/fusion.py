@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders import Progress, Vectors
+from encoders import EncoderError, Progress, Vectors
 from encoders.image import Features
 
 FORMAT = 1
@@ -43,7 +43,7 @@ _PIECE = re.compile(r"[぀-ヿ㐀-鿿豈-﫿]{1,2}|\w+")
 Encode = Callable[[Sequence[str]], Vectors]
 
 
-class FusionError(ValueError):
+class FusionError(EncoderError):
     """A fusion that cannot be trained or used: says the next step."""
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 import encoders
 from encoders import Encoder, sentiment
+from encoders.narrow import NarrowEncoder
 from encoders.sentiment import SentimentHead
 from ranking import answering
 from ranking.answering import Asked
@@ -40,6 +41,7 @@ from streams.settings import Settings
 AFTER = 5  # touches before an item's that count as co-visits
 ASKS = frozenset({"wish", "search", ASK})  # words of these kinds ask for something, others state something
 WATCHED = 0.9  # share of a video or text from which on it counts as seen
+COMPACT = {"none": 1, "half": 2, "third": 3, "quarter": 4}  # what a vector's width is divided by
 WITH_ITEM = 0.5  # what the words about an item weigh against words alone: the item's own vector says most of it
 
 
@@ -328,8 +330,8 @@ class _Spoken:
 
 
 def load_encoder(settings: Settings) -> Encoder:
-    """Return the encoder that the settings name, with images where they ask for them. Raises EncoderError, FusionError."""
-    texts = encoders.load(
+    """Return the encoder that the settings name, narrowed and with images as they ask. Raises EncoderError."""
+    texts: Encoder = encoders.load(
         settings.encoder,
         device=settings.device,
         dtype=settings.dtype,
@@ -337,6 +339,8 @@ def load_encoder(settings: Settings) -> Encoder:
         threads=settings.threads,
         cache=settings.cache_dir,
     )
+    if settings.compact != "none":
+        texts = NarrowEncoder(texts, texts.dim // COMPACT[settings.compact])
     return texts if settings.images is None else with_images(texts, settings)
 
 

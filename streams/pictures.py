@@ -96,7 +96,7 @@ class PicturedEncoder:
 
 
 def with_images(texts: Encoder, settings: Settings) -> PicturedEncoder:
-    """Return the encoder with the images that the settings ask for. Raises EncoderError, FusionError."""
+    """Return the encoder with the images that the settings ask for. Raises EncoderError."""
     assert settings.images is not None
     how = fusion.load(settings.images)
     if how.encoder != texts.id:

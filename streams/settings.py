@@ -193,6 +193,12 @@ class Settings(BaseSettings):
         le=1_000_000,
     )
     cache_dir: Path = setting(_cache_dir, "Folder of converted weights.", group="Encoder", shown="~/.cache/headrace")
+    compact: Literal["none", "half", "third", "quarter"] = setting(
+        "none",
+        "How much of each vector is kept: all, or the first half, third or quarter of its numbers: docs/compression.md. "
+        "Another choice is another encoder.",
+        group="Encoder",
+    )
     images: Path | None = setting(
         None,
         "Folder that `headrace images train` wrote: items' vectors hold their images, too; unused when empty. "
@@ -422,15 +428,17 @@ class Settings(BaseSettings):
 
 
 def vectors_name(settings: Settings) -> str:
-    """Return what the vectors are of, as the suffix of topics: the encoder's name, and the folder's of the images."""
+    """Return what the vectors are of, as the suffix of topics: the encoder's name, what is kept, and the images' folder."""
+    compact = "" if settings.compact == "none" else f"+{settings.compact}"
     images = "" if settings.images is None else f"+{settings.images.absolute().name}"
-    return encoder_slug(settings.encoder + images)
+    return encoder_slug(settings.encoder + compact + images)
 
 
 def named_encoder(settings: Settings) -> str:
     """Return the settings that name the encoder, as they are written in the environment."""
     images = "" if settings.images is None else f" {PREFIX}IMAGES={settings.images}"
-    return f"{PREFIX}ENCODER={settings.encoder}{images}"
+    compact = "" if settings.compact == "none" else f" {PREFIX}COMPACT={settings.compact}"
+    return f"{PREFIX}ENCODER={settings.encoder}{compact}{images}"
 
 
 def load(**given: Any) -> Settings:

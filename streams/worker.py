@@ -19,7 +19,6 @@ import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from encoders import Encoder, EncoderError
-from encoders.fusion import FusionError
 from ranking.index import ItemIndexError
 from ranking.signals import Signals, SignalsError, SignalSettings
 from streams import experiments, fetching, personalizer, rebootstrap
@@ -53,7 +52,6 @@ REFUSALS = (
     ItemIndexError,
     SignalsError,
     EncoderError,
-    FusionError,
     RulesError,
     ExperimentError,
 )
@@ -109,8 +107,7 @@ def prepare(settings: Settings, build_personalizer: Build = personalizer.build) 
 def ground(settings: Settings, check_rights: Callable[[Settings], None]) -> Ground:
     """Check broker, rights, encoder, state folder and topics, then open the folder.
 
-    Raises BrokerUnreachable, RightsError, EncoderError, FusionError, StateError, TopicError, OtherEncoder: with nothing
-    touched.
+    Raises BrokerUnreachable, RightsError, EncoderError, StateError, TopicError, OtherEncoder, with nothing touched.
     """
     wait_for_broker(settings)
     log.info("broker: %s", settings.broker)
