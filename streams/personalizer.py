@@ -354,7 +354,7 @@ def kept_attributes(settings: Settings) -> tuple[str, ...]:
     experiment = experiments.of(settings)
     variants = experiment.variants if experiment is not None else ()
     each = [settings, *[variant.settings for variant in variants]]
-    asked = [name for name in (settings.price_attribute, settings.currency_attribute) if name]
+    asked = (settings.price_attribute, settings.currency_attribute)
     return tuple(sorted({*asked, *rulebook.attributes_of([rule for own in each for rule in _rules(own)])}))
 
 

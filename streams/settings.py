@@ -272,10 +272,10 @@ class Settings(BaseSettings):
         group="Lists",
     )
     price_attribute: str = setting(
-        "price", "The items' attribute that bounds in a question are about, as in `under 50 €`; none when empty.", group="Lists"
+        "price", "The items' attribute that bounds in a question are about, as in `under 50 €`.", group="Lists", min_length=1
     )
     currency_attribute: str = setting(
-        "currency", "The items' attribute that names the currency of the price, as `EUR`; none when empty.", group="Lists"
+        "currency", "The items' attribute that names the currency of the price, as `EUR`.", group="Lists", min_length=1
     )
     explore: float = setting(
         0.0,

@@ -158,7 +158,7 @@ def test_worker_answers_a_command(embedded_world: Callable[..., World], headrace
 
     found = eventually(lambda: asked("--user", "ann", "--json"), lambda done: done.returncode == 0)
     assert [json.loads(line)["item_id"] for line in found.stdout.splitlines()] == ["sencha"]
-    listed = world.lists()["ann"]
+    listed = eventually(world.lists, lambda lists: lists.get("ann", {}).get("items", [{}])[0].get("reason") == REASON)["ann"]
     assert (listed["items"][0]["item_id"], listed["items"][0]["reason"]) == ("sencha", REASON)
     shown = asked()
     assert shown.returncode == 0, shown.stderr

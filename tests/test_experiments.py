@@ -118,7 +118,7 @@ def test_settings_check_the_file(tmp_path: Path) -> None:
         load(experiment_file=tmp_path / "none.toml")
     (tmp_path / "rules.toml").write_text(RULES)
     path.write_text('name = "e"\n' + variants('rules = "rules.toml"', 'rules = ""'))
-    assert kept_attributes(load(experiment_file=path)) == ("price",)
+    assert kept_attributes(load(experiment_file=path, price_attribute="cost")) == ("cost", "currency", "price")
     first, second = experiments.read(path, load(rules=tmp_path / "rules.toml")).variants
     assert (first.settings.rules, second.settings.rules) == (tmp_path / "rules.toml", None)
 

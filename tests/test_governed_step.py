@@ -67,7 +67,7 @@ def test_a_file_of_rules_moves_lists(tmp_path: Path) -> None:
     plain = made().step({}, click, NOW)[1]["u"]
     assert "brew" in {each.item_id for each in plain}
     step = made(rules=path)
-    assert step.maker.index.attributes == ("price",)
+    assert step.maker.index.attributes == ("currency", "price")
     own = step.step({}, click, NOW)[1]["u"]
     assert [each.item_id for each in own] == ["mug", "ball", "sax"]
     assert (own[1].item_id, own[1].reason) == ("ball", "pinned: match day")

@@ -38,8 +38,8 @@ def moment(text: str) -> float:
 
 
 def test_the_file_in_the_docs(tmp_path: Path) -> None:
-    """The example of docs/rules.md is read as the docs say."""
-    (text,) = re.findall(r"```toml\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    """The examples of docs/rules.md are read as the docs say."""
+    text, of_language = re.findall(r"```toml\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     pin, boost, bury, exclude = rules(tmp_path, text)
     assert (pin.action, pin.place, pin.condition) == ("pin", 1, Condition(items=frozenset({"kettle-7"})))
     assert (pin.window.start, pin.window.until) == (moment("2026-03-01T00:00:00Z"), moment("2026-04-01T08:00:00Z"))
@@ -60,6 +60,11 @@ def test_the_file_in_the_docs(tmp_path: Path) -> None:
     ]
     assert exclude.condition.brands == {"Acme"}
     assert rulebook.attributes_of((pin, boost, bury, exclude)) == ("channel", "price")
+    (english,) = rules(tmp_path, of_language)
+    assert (english.action, english.condition.attributes) == (
+        "exclude",
+        (Attribute("language", values=frozenset({"zh", "ja"})),),
+    )
 
 
 def test_every_part_is_in_the_docs() -> None:
@@ -128,9 +133,9 @@ def test_all_that_is_wrong_at_once(tmp_path: Path) -> None:
     assert [line.split(": ")[1] for line in str(error.value).splitlines()] == ["rule 1 (one)", "rule 2 (two)"]
     with pytest.raises(SettingsError, match="cannot be read"):
         load(rules=tmp_path / "none.toml")
-    path.write_text('[[rule]]\nname = "one"\ndo = "exclude"\nattributes = { price = "> 5" }', encoding="utf-8")
-    assert kept_attributes(load(rules=path)) == ("price",)
-    assert kept_attributes(load()) == ()
+    path.write_text('[[rule]]\nname = "one"\ndo = "exclude"\nattributes = { stock = "> 5" }', encoding="utf-8")
+    assert kept_attributes(load(rules=path)) == ("currency", "price", "stock")
+    assert kept_attributes(load(price_attribute="cost")) == ("cost", "currency")
 
 
 def test_values() -> None:
