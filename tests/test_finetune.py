@@ -26,9 +26,10 @@ from encoders.finetune import FinetuneError, Plan
 from encoders.objectives import Contrast, Lessons, Question, Retrieve, find, means
 from ranking.index import ItemIndex
 from ranking.profile import Touch, new_profile
+from streams import rerank
 from streams.catalogue import apply
 from streams.datasets import of
-from streams.messages import Event, Item, ItemVector
+from streams.messages import Event, Item, ItemVector, RecommendationList, RecommendedItem, encode
 from streams.rerank import reranked, user_text_of
 from streams.settings import load
 from streams.topics import topics
@@ -195,9 +196,11 @@ def test_the_perturbation_moves_along_the_gradient_and_back(bert: Path) -> None:
     assert torch.equal(table, before)
 
 
-def test_adversarial_and_accumulated_steps_learn(bert: Path) -> None:
-    """With the perturbation and several batches to a step the planted pairs is learnt as well."""
-    task, _, _ = fitted(bert, replace(FAST, epochs=6, batch=8, accumulate=2, adversarial=0.3))
+@pytest.mark.parametrize("kind", ["none", "lora"])
+def test_adversarial_and_accumulated_steps_learn(bert: Path, kind: str) -> None:
+    """With the perturbation and several batches to a step the planted pairs are learnt too, beside frozen embeddings."""
+    rate = FAST.rate if kind == "none" else 1e-2
+    task, _, _ = fitted(bert, replace(FAST, epochs=6, batch=8, rate=rate, accumulate=2, adversarial=0.3), kind=kind)
     assert task.figures(planted().test)["ndcg@10"] > 0.9
 
 
@@ -269,6 +272,26 @@ def _refuses_the_old(old: encoders.Encoder, new: encoders.Encoder) -> None:
         apply([message], ItemIndex(new.dim, new.id))
     names = [topics(load(encoder=each)).item_vectors.name for each in ("a", "b")]
     assert names[0] != names[1]
+
+
+def test_events_are_learnt_from_with_every_option(headrace: Run, tmp_path: Path) -> None:
+    """Past events become rows; hard negatives, the perturbation, recomputed passes and a bottleneck work together."""
+    events, items = tmp_path / "events.jsonl", tmp_path / "items.jsonl"
+    items.write_text("\n".join(json.dumps({"item_id": name, "title": name}) for name in NOUNS), "utf-8")
+    rows = [
+        {"user_id": f"u{i % 30}", "type": "purchase", "item_id": NOUNS[2 * (i % 5) + i // 30 % 2], "at": 1.6e9 + i}
+        for i in range(120)
+    ]
+    events.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    options = ("--hard", 2, "--adversarial", 0.2, "--adapter", "bottleneck", "--checkpointing", "--epochs", 2, "--rate", 1e-2)
+    done = headrace("finetune", "--events", events, "--items", items, "--out", tmp_path / "tuned", *options)
+    assert done.returncode == 0, done.stderr
+    assert "54 rows to learn from, 12 for dev, 24 for test; 10 items" in done.stdout
+    report = json.loads((tmp_path / "tuned" / "report.json").read_text())
+    assert report["epochs"][1]["train loss"] < report["epochs"][0]["train loss"]
+    assert report["seconds"] > 0 < report["memory_mb"]
+    assert json.loads((tmp_path / "tuned" / "config.json").read_text())["intermediate_size"] == 64 + report["rank"]
+    encoders.load(str(tmp_path / "tuned"), cache=tmp_path)
 
 
 def test_match_from_rows_to_a_report(headrace: Run, tmp_path: Path) -> None:
@@ -367,6 +390,39 @@ def test_a_list_is_read_once_more(headrace: Run, tmp_path: Path) -> None:
     assert done.ms > 0
     with pytest.raises(EncoderError, match="is no cross-encoder"):
         judge.load(make_folder(tmp_path / "plain", "bert"))
+
+
+def test_the_command_reads_a_list_once_more(headrace: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`rerank` shows the newest list with each item's rank before and its chance, and the time; with --json one item a line."""
+    out = tmp_path / "judge"
+    assert headrace("finetune", "--task", "match", "--rows", a_file(tmp_path), "--out", out, "--epochs", 1).returncode == 0
+    items = tmp_path / "items.jsonl"
+    items.write_text("\n".join(json.dumps({"item_id": name, "title": name}) for name in NOUNS), "utf-8")
+    listed = tuple(RecommendedItem(item_id=name, score=0.1, reason="liked") for name in NOUNS[1:4])
+    made = RecommendationList(
+        list_id="l",
+        user_id="ann",
+        items=list(listed),
+        event_id="e",
+        event_at=1.0,
+        published_at=1.0,
+        model="zero-shot",
+        covers=0,
+    )
+    touches = [Touch(item_id=NOUNS[0], at=1.0, kind="click", weight=1.0)]
+    monkeypatch.setattr(rerank, "newest_list", lambda settings, user: encode(made))
+    monkeypatch.setattr(
+        rerank, "stored_profile", lambda settings, user: msgspec.structs.replace(new_profile(2, 1), touches=touches)
+    )
+    done = headrace("rerank", "ann", "--model", out, "--top", 2, "--items", items)
+    assert done.returncode == 0, done.stderr
+    assert "ann, read once more" in done.stdout
+    assert re.search(r"2 items were read with .* in \d+\.\d ms", done.stdout)
+    lines = [
+        json.loads(line) for line in headrace("rerank", "ann", "--model", out, "--items", items, "--json").stdout.splitlines()
+    ]
+    assert sorted(line["was"] for line in lines) == [1, 2, 3]
+    assert [line["chance"] for line in lines] == sorted((line["chance"] for line in lines), reverse=True)
 
 
 def test_a_users_text_is_of_the_last_touches() -> None:
