@@ -47,7 +47,9 @@ def write(model: Any, source: Path, how: Recipe, folder: Path, report: Mapping[s
         if is_encoder:
             _sentence_transformers(scratch, how, int(model.config.get_text_config().hidden_size))
         _json(scratch / REPORT, report)
-        scratch.chmod(0o755)  # mkdtemp makes it 0700
+        scratch.chmod(0o755)  # mkdtemp makes it 0700, and safetensors its file 0600: workers may be of another user
+        for path in scratch.glob("*.safetensors"):
+            path.chmod(0o644)
         scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

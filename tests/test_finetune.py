@@ -245,6 +245,7 @@ def test_retrieve_from_rows_to_a_folder(headrace: Run, bert: Path, tmp_path: Pat
     assert [path.name[:19] for path in (tmp_path / "curves").iterdir()] == ["events.out.tfevents"]
     before, after = recipe.read(bert, "tiny"), recipe.read(out, "tuned")
     assert (after.pooling, after.prefix, after.limit) == (before.pooling, before.prefix, before.limit)
+    assert (out / "model.safetensors").stat().st_mode & 0o044 == 0o044
     assert (out / "tokenizer.json").read_bytes() == (bert / "tokenizer.json").read_bytes()
     again = headrace("finetune", "--rows", a_file(tmp_path), "--out", out)
     assert again.returncode == 2
