@@ -1,7 +1,8 @@
 """Vectors in fewer dimensions: the first of an encoder's, made unit length again.
 
-Models that were trained for it (Matryoshka, Kusupati et al., 2022) hold most in the first. For those that were not it is as
-good as what is dearer: of all-MiniLM-L6-v2's 384, the first, random and the principal 192 and 96 found the same (docs/log.md).
+Models that were trained for it (Matryoshka, Kusupati et al., 2022) hold most in the first. For those that were not it costs
+little: of all-MiniLM-L6-v2's 384, the first 192 found what principal or random axes found, the first 96 a twentieth less than
+random ones (docs/log.md).
 Knows no index and no profile: a narrower encoder is another encoder, with an id of its own, and all that is made of its vectors
 is smaller.
 """
