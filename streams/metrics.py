@@ -64,6 +64,8 @@ class Metrics:
             registry=registry,
         )
         self.partitions = Gauge("headrace_partitions", "Partitions of events that this worker owns", registry=registry)
+        self._texts = _Texts()
+        registry.register(self._texts)
 
     def watch(self, index_items: Callable[[], int], lag: Callable[[], int], partitions: Callable[[], int]) -> None:
         """Read three gauges from the parts that know them, at each scrape."""
@@ -73,7 +75,7 @@ class Metrics:
 
     def watch_texts(self, recent: Recent) -> None:
         """Read at each scrape how many of users' texts were known and how many were encoded."""
-        self.registry.register(_Texts(recent))
+        self._texts.recent = recent
 
     def text(self) -> bytes:
         """Return all metrics as Prometheus reads them."""
@@ -81,17 +83,17 @@ class Metrics:
 
 
 class _Texts(Collector):
-    """The counts that the memory of texts keeps itself."""
+    """The counts that the memory of texts keeps itself; none where there is no memory."""
 
-    def __init__(self, recent: Recent) -> None:
-        self._recent = recent
+    recent: Recent | None = None
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         counts = CounterMetricFamily(
             "headrace_texts", "Texts of users, by whether their vectors were known", labels=["outcome"]
         )
-        counts.add_metric(["known"], self._recent.known)
-        counts.add_metric(["encoded"], self._recent.encoded)
+        if self.recent is not None:
+            counts.add_metric(["known"], self.recent.known)
+            counts.add_metric(["encoded"], self.recent.encoded)
         yield counts
 
 

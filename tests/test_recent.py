@@ -105,9 +105,9 @@ def test_the_same_search_of_two_users_is_encoded_once() -> None:
 
 
 def test_the_metrics_tell_how_many_were_known() -> None:
-    """Both counts are read at the scrape; without a memory of texts neither line is there."""
+    """Both counts are read at the scrape; without a memory of texts there is neither."""
     metrics, recent = Metrics(), Recent(Counted(), 4)
-    assert b"headrace_texts_total" not in metrics.text()
+    assert b"headrace_texts_total{" not in metrics.text()
     metrics.watch_texts(recent)
     recent.encode(["tea", "jazz", "tea"])
     told = metrics.text().decode()
