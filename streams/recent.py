@@ -13,7 +13,6 @@ from hashlib import blake2b
 import numpy as np
 
 from encoders import Encoder, Vectors
-from streams.pictures import pictures_of
 
 
 class Recent:
@@ -24,7 +23,6 @@ class Recent:
 
     def __init__(self, encoder: Encoder, size: int) -> None:
         self.id, self.dim, self.reason = encoder.id, encoder.dim, encoder.reason
-        self.pictures = pictures_of(encoder)  # of items; not kept
         self.known = self.encoded = 0
         self._encoder, self._size = encoder, size
         self._places: OrderedDict[bytes, int] = OrderedDict()  # digest -> row of `_vectors`, the least recently used first
