@@ -328,7 +328,8 @@ def test_a_worker_of_another_encoder_is_refused(embedded_world: Make) -> None:
     refuse_other(world.settings, "hashing-64")
     with pytest.raises(
         OtherEncoder,
-        match=r"encoder hashing-64, .*hashing-32: set HEADRACE_ENCODER and HEADRACE_IMAGES back, or run `headrace import",
+        match=r"encoder hashing-64, .*hashing-32: "
+        "set HEADRACE_ENCODER, HEADRACE_COMPACT and HEADRACE_IMAGES back, or run `headrace import",
     ):
         refuse_other(world.settings, "hashing-32")
     place = TopicPartition(world.topics.events.name, 0)
