@@ -46,8 +46,8 @@ def refuse_other(settings: Settings, encoder_id: str) -> None:
     if others:
         raise OtherEncoder(
             f"group {settings.app_id} has processed items and events with encoder {', '.join(sorted(others))}, this worker has "
-            f"{encoder_id}: set HEADRACE_ENCODER, HEADRACE_COMPACT and HEADRACE_IMAGES back, or run `headrace import --rebuild` "
-            f"with {named_encoder(settings)} first (docs/operate.md, Another encoder)"
+            f"{encoder_id}: set HEADRACE_ENCODER, HEADRACE_COMPACT and HEADRACE_IMAGES back, or run "
+            f"`headrace import --rebuild` with {named_encoder(settings)} first (docs/operate.md, Another encoder)"
         )
 
 
