@@ -70,6 +70,17 @@ def embedded_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield broker.address
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Have torch compute in one thread for the test: the same plan then gives the same bits."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class Done(NamedTuple):
     """How a command ended and what it printed."""
 

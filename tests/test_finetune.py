@@ -7,7 +7,7 @@ import re
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,16 +47,8 @@ from streams.tuning_rows import (
 
 Run = Callable[..., Done]
 NOUNS = WORDS[5:15]  # five pairs: each word belongs to the one beside it
+pytestmark = pytest.mark.usefixtures("one_thread")
 FAST = Plan(epochs=3, batch=16, rate=5e-3, patience=9)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Have torch compute in one thread: the same plan then gives the same bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

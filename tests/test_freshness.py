@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from planted import DAY, NOW, sourced
@@ -141,15 +139,6 @@ def pupils(last: str = ITEMS[1]) -> Trial:
     ]
     events[-1] = Event(event_id="119", user_id="u39", type="click", at=events[-1].at, item_id=last)
     return trial(Dataset("pupils", [Item(item_id=each, title=each) for each in ITEMS], events, ("stream",)), "stream")
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread: the order in which several add up tells in the last bits, and Adam makes steps of these."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("one_thread")

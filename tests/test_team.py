@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,18 +26,10 @@ from streams import trainer
 from streams.settings import Settings
 from streams.together import NEEDED, TogetherError, together
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parent.parent
 ONE_GPU = Capabilities(gpus=("planted GPU",), gpu_bfloat16=True)
 FAST_CPU = Capabilities(cpu_bfloat16="amx", cpu_gain=lambda: 2.0)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Have torch compute in one thread for the test."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def by_two(*arguments: object, **more: str) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import torch
 import town
 from conftest import Done
 from rich.console import Console
@@ -51,15 +50,6 @@ def headrace(headrace_as: Callable[..., Done], monkeypatch: pytest.MonkeyPatch, 
     """Run a command with the hashing encoder and without a broker, in a terminal of 200 columns."""
     monkeypatch.setenv("COLUMNS", "200")
     return lambda *arguments: headrace_as(load(encoder="hashing", cache_dir=cache), *map(str, arguments))
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Have torch compute in one thread for the test."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
