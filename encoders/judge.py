@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from encoders import EncoderError, learner
 
-WANTED = ("wanted", "1", "1.0")  # labels that say so; of others the last
+WANTED = ("wanted", "1", "1.0")  # labels that say so
 
 
 class Judge:
@@ -45,8 +45,13 @@ def load(folder: Path, *, device: str = "auto", dtype: str = "auto", max_tokens:
     student = learner.load(folder, folder.name, _build, device_name=device, dtype=dtype, max_tokens=max_tokens)
     student.model.eval()
     names: dict[int, str] = student.model.config.id2label
-    wanted = next((number for number, name in names.items() if name in WANTED), max(names))
-    return Judge(student, wanted)
+    wanted = [number for number, name in names.items() if name in WANTED]
+    if len(wanted) != 1:
+        raise EncoderError(
+            f"{folder} tells {', '.join(names.values())} apart, and one of its labels has to say that an item is wanted "
+            f"({' or '.join(WANTED)}): tune one with such labels"
+        )
+    return Judge(student, wanted[0])
 
 
 def _build(folder: Path) -> Any:

@@ -78,9 +78,11 @@ class Steps:
 def read_pairs(path: Path, now: float, columns: Mapping[str, str], progress: Callable[[float], None]) -> list[Pair]:
     """Return a file's rows; columns: our names (user_text, item_text, label, at) -> the file's; now: Unix seconds.
 
+    A file without labels is of pairs that were wanted, label 1.
+
     Raises RowError, BadMessage, TuningError.
     """
-    made = []
+    made, told = [], 0
     for row in rows(path, columns):
         progress(row.done)
         missing = [name for name in ("user_text", "item_text") if not str(row.values.get(name, "")).strip()]
@@ -91,12 +93,14 @@ def read_pairs(path: Path, now: float, columns: Mapping[str, str], progress: Cal
             )
         at = row.values.get("at")
         moment = None if at is None else seconds_of(float(at) if is_number(at) else at, now)
+        told += "label" in row.values
         label = str(row.values.get("label", "1"))
         made.append(Pair(str(row.values["user_text"]), str(row.values["item_text"]), label, moment))
     if not made:
         raise TuningError(f"{path} has no rows")
-    if len({pair.at is None for pair in made}) > 1:
-        raise RowError(f"{path}: some rows have a time in `at` and others have none: give it to all or to none")
+    for name, count in (("at", sum(pair.at is not None for pair in made)), ("label", told)):
+        if 0 < count < len(made):
+            raise RowError(f"{path}: {count} of {len(made)} rows have `{name}`, others have none: give it to all or to none")
     return made
 
 

@@ -383,6 +383,10 @@ def test_a_list_is_read_once_more(headrace: Run, tmp_path: Path) -> None:
     assert done.ms > 0
     with pytest.raises(EncoderError, match="is no cross-encoder"):
         judge.load(make_folder(tmp_path / "plain", "bert"))
+    config = out / "config.json"
+    config.write_text(config.read_text("utf-8").replace('"0": "0"', '"0": "no"').replace('"1": "1"', '"1": "yes"'), "utf-8")
+    with pytest.raises(EncoderError, match="tells no, yes apart, and one of its labels has to say that an item is wanted"):
+        judge.load(out)
 
 
 def test_the_command_reads_a_list_once_more(headrace: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -514,6 +518,17 @@ def test_wrong_rows_are_told(headrace: Run, tmp_path: Path, row: dict[str, str],
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["label", "at"])
+def test_what_some_rows_have_all_must(headrace: Run, tmp_path: Path, name: str) -> None:
+    """A row without a label among others would count as wanted."""
+    path = tmp_path / "rows.jsonl"
+    row = {"user_text": "a", "item_text": "b"}
+    path.write_text("\n".join(json.dumps(each) for each in (row, {**row, name: 1_600_000_000})), "utf-8")
+    done = headrace("finetune", "--rows", path, "--out", tmp_path / "tuned")
+    assert done.returncode == 2
+    assert f"1 of 2 rows have `{name}`, others have none: give it to all or to none" in done.stderr
 
 
 def test_a_missing_library_is_named(headrace: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
