@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from encoders import EncoderError, device, padded, recipe
+from encoders.transformer import CHARACTERS_PER_TOKEN
 
-CHARACTERS_PER_TOKEN = 16  # a text is cut at so many times the most tokens before tokenising, as when it is encoded
 DROPOUTS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
