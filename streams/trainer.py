@@ -37,7 +37,7 @@ from streams.trial import Trial, trial
 PROTOCOL = "split"
 KEPT_SETTINGS = {  # what a profile comes of
     *("long_half_life_days", "short_half_life_hours", "avoid_half_life_days", "asked_half_life_hours"),
-    *("rating_scale", "event_weights", "text_length"),
+    *("rating_scale", "event_weights", "text_length", "sentiment"),
 }
 
 
@@ -116,12 +116,14 @@ def _fit(
 ) -> Bundle:
     """Fit on the events that are known, going on from what was finished before."""
     kept = settings.model_dump(mode="json", include=KEPT_SETTINGS)
+    personalizer = build(encoder, settings, index)
     checkpoint = None
     if order.resume is not None:
-        start = (encoder.id, features.NAMES, asdict(order.plan), asdict(order.sizes), kept, dataset.least)
+        judges = None if (head := personalizer.head) is None else [*head.weights.tolist(), head.bias]
+        start = (encoder.id, features.NAMES, asdict(order.plan), asdict(order.sizes), kept, judges, dataset.least)
         checkpoint = Checkpoint(order.resume, digest_of(start, dataset.items, known), order.plan.team)
     made = train(
-        build(encoder, settings, index),
+        personalizer,
         known,
         dataset.is_wanted,
         texts={item.item_id: item_text(item) for item in dataset.items},

@@ -6,14 +6,18 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import town
 from conftest import Done
 from rich.console import Console
 
+from encoders import sentiment
+from encoders.sentiment import SentimentHead
 from ranking import bundle
 from ranking.bundle import Bundle
 from ranking.train import Plan
@@ -23,6 +27,7 @@ from streams.datasets import of
 from streams.erasure import key_of
 from streams.kafka import open_producer
 from streams.messages import Erasure, encode
+from streams.personalizer import load_encoder
 from streams.settings import Settings, load
 from streams.topics import create_topics, partition_of, topics
 from streams.trainer import Order, run
@@ -126,6 +131,11 @@ def test_a_training_that_was_cut_off_goes_on(
     made, said = train_with(order, cache, monkeypatch)
     assert f"finished before, and taken from {order.resume}: towers\n" in said
     assert made.head.version == trained[1].head.version == bundle.load(order.out).head.version
+    encoder = load_encoder(load(encoder="hashing", cache_dir=cache))
+    sentiment.save(SentimentHead(encoder.id, np.ones(encoder.dim, np.float32), 0.0), tmp_path / "head")
+    monkeypatch.setenv("HEADRACE_SENTIMENT", str(tmp_path / "head"))
+    _, said = train_with(replace(order, out=tmp_path / "other"), cache, monkeypatch)
+    assert "finished before" not in said  # other opinions make other profiles
 
 
 def test_all_events_are_learnt_from_when_asked(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
