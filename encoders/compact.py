@@ -171,7 +171,7 @@ class Compact:
         """Raises KeyError for a folder whose tensors bear other names."""
         config = how.config
         self.dim = int(config["hidden_size"])
-        self.texts, self.tokens = TEXTS, TOKENS
+        self.texts, self.tokens, self.beside = TEXTS, TOKENS, True
         self._heads = int(config["num_attention_heads"])
         self._eps = float(config.get("layer_norm_eps", 1e-12))
         self._first = how.pooling == "cls"

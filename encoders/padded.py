@@ -75,6 +75,7 @@ class Padded:
 
     def __init__(self, model: Any, at: Place, pooling: Pooling) -> None:
         self.dim = int(model.config.get_text_config().hidden_size)
+        self.beside = False  # Python runs between the layers
         self.texts, self.tokens = 4_096, 4_194_304  # of one call; slices bound the memory of the model, this that of the ids
         self._model = model.to(at.device).eval()
         self._at = at

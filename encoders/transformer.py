@@ -6,7 +6,9 @@ Three steps, so that each can be overlapped, timed and tested alone: `pre` token
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,6 +32,7 @@ class Engine(Protocol):
     dim: int
     texts: int  # the most texts of one call
     tokens: int  # the most tokens of one call, but for a text that alone has more
+    beside: bool  # whether calls run beside each other, a thread each, as they let go of the GIL; else all threads share a call
 
     def arrange(self, texts: list[list[int]]) -> Any:
         """Lay out tokenised texts, shortest first, as `vectors` wants them."""
@@ -38,7 +41,8 @@ class Engine(Protocol):
         """Return the pooled states, (n, dim) float32 on the device, in the order of the texts."""
 
 
-MANY = 32  # texts from which on all threads share a batch: below, on busy cores, two wait for each other: 6-18 ms, not 2
+MANY = 32  # texts from which on all threads share a call: below, on busy cores, two wait for each other: 6-18 ms, not 2
+LEAST = 24  # tokens that are worth a thread of their own
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class TransformerEncoder:
         tokenizer.enable_truncation(max_tokens)
         self._nothing = _token_for_nothing(tokenizer)
         self._threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(self._threads, "encode") if engine.beside and self._threads > 1 else None
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return (n, dim) float32, rows of unit norm in the order of `texts`."""
@@ -78,14 +83,21 @@ class TransformerEncoder:
         cut = [self._prefix + text[: self._characters].encode("utf-8", "replace").decode() for text in texts]
         ids = [encoding.ids or self._nothing for encoding in self._tokenizer.encode_batch_fast(cut)]
         order = np.argsort([len(row) for row in ids], kind="stable")
-        bounds = calls(np.array([len(ids[row]) for row in order]), self._engine.texts, self._engine.tokens)
+        lengths = np.array([len(ids[row]) for row in order])
+        tokens = self._engine.tokens if self._pool is None else share(lengths, self._threads, self._engine.tokens)
+        bounds = calls(lengths, self._engine.texts, tokens)
         return Batch([self._engine.arrange([ids[row] for row in order[start:stop]]) for start, stop in bounds], order)
 
     def core(self, batch: Batch) -> list[torch.Tensor]:
         """Return each call's pooled states, (n, dim) float32 on the device."""
-        torch.set_num_threads(self._threads if len(batch.order) >= MANY else 1)
-        with torch.inference_mode():
-            return [self._engine.vectors(call) for call in batch.calls]
+        torch.set_num_threads(1 if self._engine.beside or len(batch.order) < MANY else self._threads)
+        if self._pool is None or len(batch.calls) == 1:
+            return [self._call(call) for call in batch.calls]
+        return list(self._pool.map(self._call, batch.calls))
+
+    def _call(self, arranged: Any) -> torch.Tensor:
+        with torch.inference_mode():  # of this thread
+            return self._engine.vectors(arranged)
 
     def post(self, pooled: list[torch.Tensor], batch: Batch) -> Vectors:
         """Bring the vectors back, normalise, centre, put them in the order of the texts.
@@ -109,6 +121,13 @@ def calls(lengths: NDArray[np.int_], texts: int, tokens: int) -> Iterator[tuple[
             start, held = i, 0
         held += length
     yield start, len(lengths)
+
+
+def share(lengths: NDArray[np.int_], threads: int, most: int) -> int:
+    """Return how many tokens a call may have, at most `most`: the calls of n ascending lengths then keep all threads busy."""
+    total = int(lengths.sum())
+    count = min(threads * math.ceil(total / (threads * most)), max(1, total // LEAST))
+    return min(most, math.ceil(total / count) + int(lengths[-1]) // 2)
 
 
 def _unit(vectors: Vectors) -> Vectors:

@@ -174,7 +174,7 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("auto", "Number format of the model.", group="Encoder")
     threads: int | None = setting(
         None,
-        "Threads of the model for large batches, small ones take one; as many as cores when empty.",
+        "Threads of the model, which share a batch; as many as cores when empty.",
         group="Encoder",
         ge=1,
         le=1024,

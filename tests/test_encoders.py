@@ -319,6 +319,17 @@ def test_calls_cover_all_in_order_and_are_as_large_as_they_may(lengths: list[int
         assert stop == len(lengths) or stop - start == texts or sum(lengths[start : stop + 1]) > tokens
 
 
+@given(st.lists(st.integers(1, 128), min_size=1, max_size=300).map(sorted), st.integers(1, 16), st.integers(64, 2_048))
+def test_a_call_takes_no_more_than_its_share(lengths: list[int], threads: int, most: int) -> None:
+    """With as many calls as threads, none has more than its part and a text; a call is not made for a few tokens."""
+    rows = np.array(lengths)
+    tokens = transformer.share(rows, threads, most)
+    bounds = list(transformer.calls(rows, 10_000, tokens))
+    assert tokens <= most
+    assert max(sum(lengths[a:b]) for a, b in bounds) <= max(transformer.LEAST * 2, sum(lengths) / threads) + lengths[-1]
+    assert sum(lengths) >= 2 * transformer.LEAST or tokens == most or len(bounds) == 1
+
+
 # --- packages
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,27 @@ def test_the_compact_forward_equals_transformers(
 def test_the_engine_follows_from_the_architecture(folders: dict[str, Path], kind: str, engine: type, tmp_path: Path) -> None:
     """BERT takes the compact forward pass, any other model transformers' own."""
     assert isinstance(load(folders[kind], tmp_path)._engine, engine)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(("kind", "beside"), [("bert", True), ("llama", False)])
+def test_calls_of_a_batch_run_beside_each_other(
+    folders: dict[str, Path], kind: str, beside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two threads the compact pass takes calls in threads of one each, without gradients; the vectors are those of one."""
+    encoder, alone = (load(folders[kind], tmp_path, threads=threads) for threads in (2, 1))
+    made = encoder._engine.vectors
+    seen: list[tuple[str, int, bool]] = []
+
+    def vectors(arranged: Any) -> torch.Tensor:
+        pooled = made(arranged)
+        seen.append((threading.current_thread().name.split("_")[0], torch.get_num_threads(), pooled.is_inference()))
+        return pooled
+
+    monkeypatch.setattr(encoder._engine, "vectors", vectors)
+    np.testing.assert_allclose(encoder.encode(TEXTS * 5), alone.encode(TEXTS * 5), atol=1e-6)
+    assert set(seen) == {("encode", 1, True) if beside else ("MainThread", 2, True)}
+    assert (len(seen) > 1) == beside
 
 
 @pytest.mark.parametrize("change", [{"hidden_act": "relu"}, {"is_decoder": True}])
