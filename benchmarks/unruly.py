@@ -83,12 +83,12 @@ def skip_changelog() -> None:
 
 def silence() -> None:
     """Publish every second list only."""
-    messages = personalize.Personalize._list_messages
+    published = personalize.Personalize._published
 
-    def some(self: Any, batch: Any, lists: Mapping[str, Any], at: float) -> Any:
-        return messages(self, batch, lists, at)[::2]
+    def some(self: Any, batch: Any, lists: Mapping[str, Any], records: Mapping[str, Any], at: float) -> Any:
+        return published(self, batch, lists, records, at)[::2]
 
-    personalize.Personalize._list_messages = some  # type: ignore[method-assign]
+    personalize.Personalize._published = some  # type: ignore[method-assign]
 
 
 def step_over_holes() -> None:

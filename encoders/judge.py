@@ -20,17 +20,19 @@ WANTED = ("wanted", "1", "1.0")  # labels that say so
 
 
 class Judge:
-    """A cross-encoder's folder, ready to be asked; `load` makes one. reason: where it runs, and why."""
+    """A cross-encoder's folder, ready to be asked; `load` makes one. name: the folder's; reason: where it runs, and why."""
 
-    def __init__(self, student: learner.Learner, wanted: int) -> None:
-        self._student, self._wanted = student, wanted
-        self.reason = student.why
+    def __init__(self, student: learner.Learner, wanted: int, threads: int | None = None) -> None:
+        self._student, self._wanted, self._threads = student, wanted, threads
+        self.name, self.reason = student.name, student.why
 
     @torch.inference_mode()
     def chances(self, user: str, items: Sequence[str]) -> NDArray[np.float32]:
         """Return (n,) float32 in [0, 1], in the order of the items' texts: the probability of the label that says wanted."""
         if not items:
             return np.zeros(0, np.float32)
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
         rows = self._student.tokens([user] * len(items), items)
         with self._student.autocast():
             logits = self._student.model(**self._student.inputs(rows, range(len(items)))).logits
@@ -38,11 +40,16 @@ class Judge:
         return chances
 
 
-def load(folder: Path, *, device: str = "auto", dtype: str = "auto", max_tokens: int = 128) -> Judge:
-    """Return the judge of a folder that `headrace finetune --task match` wrote. Raises EncoderError."""
+def load(
+    folder: Path, *, device: str = "auto", dtype: str = "auto", max_tokens: int = 128, threads: int | None = None
+) -> Judge:
+    """Return the judge of a folder that `headrace finetune --task match` wrote. Raises EncoderError.
+
+    threads: torch's, of the thread that asks, while it asks; those it has when left out.
+    """
     if not folder.is_dir():
         raise EncoderError(f"{folder} is no folder: give one that `headrace finetune --task match` wrote")
-    student = learner.load(folder, folder.name, _build, device_name=device, dtype=dtype, max_tokens=max_tokens)
+    student = learner.load(folder, folder.absolute().name, _build, device_name=device, dtype=dtype, max_tokens=max_tokens)
     student.model.eval()
     names: dict[int, str] = student.model.config.id2label
     wanted = [number for number, name in names.items() if name in WANTED]
@@ -51,7 +58,7 @@ def load(folder: Path, *, device: str = "auto", dtype: str = "auto", max_tokens:
             f"{folder} tells {', '.join(names.values())} apart, and one of its labels has to say that an item is wanted "
             f"({' or '.join(WANTED)}): tune one with such labels"
         )
-    return Judge(student, wanted[0])
+    return Judge(student, wanted[0], threads)
 
 
 def _build(folder: Path) -> Any:

@@ -138,6 +138,8 @@ def load(
         with padded.quiet():
             model = build(folder)
             tokenizer = AutoTokenizer.from_pretrained(folder)
+    except EncoderError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         raise EncoderError(f"encoder {name!r}: transformers cannot load {folder}: {error}") from error
     if choice.device == "cpu":

@@ -23,6 +23,7 @@ Action = Literal["boost", "bury", "pin", "exclude"]
 MOST = 1_000.0  # all boosts and buries of an item together change its odds by no more than this factor
 PIN_FROM = 50  # items that a pin may choose from, beside the user's candidates: the newest that it names
 DAY_MIN = 1_440
+PINNED_BY = "pinned: "  # how the reason of a pinned item begins, before the rule's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class Moved:
     def words(self, user: int, column: int) -> tuple[str, str]:
         """Return the reason that a rule gives to an item, and what rules add to its own one; "" where there is nothing."""
         if (pin := self.pins[user].get(column)) is not None:
-            return f"pinned: {pin[1]}", ""
+            return f"{PINNED_BY}{pin[1]}", ""
         return "", "".join([f", {words}" for words, whom in self.moves if whom[user, column]])
 
 

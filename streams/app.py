@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -35,6 +35,7 @@ from streams.personalize import Personalize
 from streams.personalizer import Personalizer
 from streams.pictures import pictures_of
 from streams.pipeline import Pipeline
+from streams.reread import Rereading
 from streams.settings import Settings
 from streams.signals import SignalCounter
 from streams.state import Offsets, StateFolder
@@ -43,6 +44,9 @@ from streams.tally import SignalsStep
 from streams.topics import Topics, profiles_table, topics
 from streams.vectorize import ITEM_SLICE, CatalogueStep
 from streams.web import WebServer
+
+if TYPE_CHECKING:
+    from encoders.judge import Judge  # torch, which an encoder without weights does without
 
 log = logging.getLogger("headrace.app")
 
@@ -117,8 +121,12 @@ def build(
     signals: Signals,
     state: StateFolder,
     offsets: Offsets,
+    judge: Judge | None = None,
 ) -> FlowApp:
-    """Return the app of one worker, not started. offsets: what `index` and `signals` hold of the topics that they follow."""
+    """Return the app of one worker, not started. offsets: what `index` and `signals` hold of the topics that they follow.
+
+    judge: reads lists once more, where the settings ask for it.
+    """
     names = topics(settings)
     metrics = Metrics()
     app = FlowApp(settings.app_id, **faust_connection(settings), **_faust_settings(settings))
@@ -136,7 +144,7 @@ def build(
     web = [app.web_server] if settings.web_port else []
     app.around = (Lease(settings.session_timeout_s), app.follower, app.swapper, *web)
     metrics.watch(lambda: len(index), app.follower.lag, app.owned_partitions)
-    _add_agents(app, settings, names, personalizer, catalogue, index, signals, erasures, ranking)
+    _add_agents(app, settings, names, personalizer, catalogue, index, signals, erasures, ranking, judge)
     return app
 
 
@@ -175,6 +183,7 @@ def _add_agents(
     signals: Signals,
     erasures: Erasures,
     ranking: Executor,
+    judge: Judge | None,
 ) -> None:
     explain = partial(_nothing_there, settings)
     events, items, interactions = (Inlet(name.name, explain) for name in (names.events, names.items, names.interactions))
@@ -221,7 +230,12 @@ def _add_agents(
 
     @app.agent(app.topic(names.events.name, key_type=bytes, value_type=bytes), name="personalize")  # type: ignore[untyped-decorator]
     async def personalize(stream: Any) -> None:
-        step = Personalize(desk, personalizer, ProfileStore(table), encoding, erasures, all_known, partitions, ranking)
+        rereading = None
+        if judge is not None:
+            alive = app.consumer.alive
+            rereading = Rereading(judge, settings.rerank_top, personalizer, index, desk, erasures, events, alive)
+        given = (encoding, erasures, all_known, partitions, ranking, rereading)
+        step = Personalize(desk, personalizer, ProfileStore(table), *given)
         await serve(stream, pipeline(events, step, settings.batch_size, settings.backlog_batch_size))
 
     @app.agent(app.topic(names.items.name, key_type=bytes, value_type=bytes), name="catalogue")  # type: ignore[untyped-decorator]

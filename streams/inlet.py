@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 HIGH_RECORDS = 40_000  # a paused partition waits up to 1.5 s for the next fetch: half of this keeps the fastest agent busy
 HIGH_BYTES = 64 << 20  # and events of 1 MB must not fill the memory
+CALM_S = 0.002  # rest after the end of a batch, in which the next one may come
 BACKLOG_FACTOR = 4  # this many full batches waiting are a backlog: larger batches share more lists and fewer waits
 
 
@@ -130,6 +131,12 @@ class Inlet:
     def roomy(self) -> bool:
         """Whether fetching can go on."""
         return len(self._waiting) < HIGH_RECORDS // 2 and self._bytes < HIGH_BYTES // 2
+
+    async def calm(self) -> None:
+        """Return when nothing waits or is in work, and nothing is given up."""
+        while self._waiting or self.draining.is_set() or not self._idle.is_set():
+            await self._idle.wait()
+            await asyncio.sleep(CALM_S)
 
     async def take(self, most: int, backlog_most: int) -> Batch:
         """Wait for records and return all that wait: at most `most`, in a backlog at most `backlog_most`. Raises HoleError."""

@@ -88,6 +88,12 @@ class Joins:
         user.last.append(touched)
         return self._settle(user_id, user, list(user.open), touched)
 
+    def reread(self, user_id: str, event_id: str, places: Sequence[int], propensities: Mapping[int, float]) -> None:
+        """Put a list that is still open into the order in which it was published once more."""
+        for mine in self._users.get(user_id, _User()).open:
+            if mine.event_id == event_id:
+                mine.places, mine.propensities = places, propensities
+
     def close(self, at: float) -> None:
         """Close the lists whose window has passed at a time."""
         while self._order:

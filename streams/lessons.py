@@ -21,9 +21,12 @@ from streams.personalizer import Personalizer
 
 
 class Listed(NamedTuple):
-    """A list as it was published, and the profile that it was made of."""
+    """A list as it was published, and the profile that it was made of.
 
-    profile: Profile
+    profile: None of one that was reread after it had found its profile: then its order alone is news.
+    """
+
+    profile: Profile | None
     list: RecommendationList
 
 
@@ -60,25 +63,24 @@ class Lessons:
         self._is_wanted = is_wanted or (lambda event: personalizer.weights.of_item(event, 1) > 0)
 
     def listed(self, lists: Sequence[Listed]) -> list[Round]:
-        """Take published lists in; return the rounds that have ended with them."""
+        """Take published lists in, in their order; return the rounds that have ended with them.
+
+        What a user saw last is learnt from: a list that was reread has the order that it came to.
+        """
+        newest = {each.list.list_id: each.list for each in lists}
+        made = [(each.profile, newest[each.list.list_id]) for each in lists if each.profile is not None]
         ended = []
-        for start in range(0, len(lists), CHUNK):
-            part = lists[start : start + CHUNK]
-            slots = [[self._slot(each.item_id) for each in listed.list.items] for listed in part]
-            chances = [
-                {
-                    slot: each.propensity
-                    for slot, each in zip(own, listed.list.items, strict=True)
-                    if each.propensity is not None
-                }
-                for own, listed in zip(slots, part, strict=True)
-            ]
-            also = sorted({slot for own in chances for slot in own if slot != NOWHERE})
-            at = max(listed.list.published_at for listed in part)
-            shown = write_down(self.personalizer.maker, [listed.profile for listed in part], at, also)
-            for listed, own, places, chance in zip(part, shown, slots, chances, strict=True):
-                message = listed.list
-                ended += self._take(self.joins.show(message.user_id, message.event_id, message.event_at, own, places, chance))
+        for start in range(0, len(made), CHUNK):
+            profiles, told = zip(*made[start : start + CHUNK], strict=True)
+            orders = [self._order(each) for each in told]
+            also = sorted({slot for _, chances in orders for slot in chances if slot != NOWHERE})
+            at = max(each.published_at for each in told)
+            shown = write_down(self.personalizer.maker, profiles, at, also)
+            for each, own, order in zip(told, shown, orders, strict=True):
+                ended += self._take(self.joins.show(each.user_id, each.event_id, each.event_at, own, *order))
+        for each in lists:
+            if each.profile is None:
+                self.joins.reread(each.list.user_id, each.list.event_id, *self._order(each.list))
         return ended
 
     def happened(self, events: Sequence[Event]) -> list[Round]:
@@ -97,6 +99,12 @@ class Lessons:
         self.examples += len(examples)
         ended = self.rounds.take(examples)
         return [] if ended is None else [ended]
+
+    def _order(self, told: RecommendationList) -> tuple[list[int], dict[int, float]]:
+        """Return the slots of a list's items, from the top, and the propensities by slot, of those that have one."""
+        slots = [self._slot(each.item_id) for each in told.items]
+        chances = zip(slots, [each.propensity for each in told.items], strict=True)
+        return slots, {slot: chance for slot, chance in chances if chance is not None}
 
     def _slot(self, item_id: str) -> int:
         return self.personalizer.maker.index.slot(item_id)

@@ -161,6 +161,16 @@ class RecommendationList(msgspec.Struct, frozen=True, omit_defaults=True, kw_onl
     model: Annotated[str, msgspec.Meta(description="'zero-shot', or the version of the model bundle")]
     covers: Annotated[int, msgspec.Meta(ge=0, description="how many events this list is newer than the last one by")]
     variant: Annotated[str, msgspec.Meta(description="'experiment/variant' that the list is of, where one runs")] | None = None
+    reread: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                description="the cross-encoder that put the first items into this order: the list as it was ranked came "
+                "before, under the same list_id"
+            ),
+        ]
+        | None
+    ) = None
 
 
 class Erasure(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):

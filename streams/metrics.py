@@ -51,6 +51,16 @@ class Metrics:
             buckets=LATENCY_S,
             registry=registry,
         )
+        self.rereads = Counter("headrace_rereads", "Lists to be reread, by what became of them", ["outcome"], registry=registry)
+        self.reread = Histogram(
+            "headrace_list_to_reread_seconds",
+            "From a list's making to the acknowledgement of the same list reread",
+            buckets=LATENCY_S,
+            registry=registry,
+        )
+        self.judging = Histogram(
+            "headrace_reread_judging_seconds", "Seconds of the cross-encoder for a list", buckets=STAGE_S, registry=registry
+        )
         self.index_items = Gauge("headrace_index_items", "Items in the index", registry=registry)
         self.follower_lag = Gauge("headrace_follower_lag_records", "Item records not applied yet", registry=registry)
         self.model = Gauge("headrace_model_info", "1 for the model that ranks", ["version"], registry=registry)

@@ -2,7 +2,8 @@
 
 Does not know who is in which variant: lists tell it. A list counts as followed by a touch when its user touches one of its
 items within the window, by the events' time, whether or not a newer list came meanwhile; an event that names its `list_id`
-counts for that list alone. Of a user the `OF_USER` newest lists are open. Memory: some kB for a user who was there within the
+counts for that list alone. A list that was reread is the same list; a touch finds an item at the place where it stood by then.
+Of a user the `OF_USER` newest lists are open. Memory: some kB for a user who was there within the
 window, and five numbers for each user of a row.
 
 Kafka compacts `recommendations`: of what is older than a day or so, only each user's newest list may be there. Those that were
@@ -12,6 +13,7 @@ acted on are gone first, since what a user does makes a new list. So events are 
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,7 +49,10 @@ Sums = dict[str, list[float]]  # user -> LISTS ... RECIPROCALS
 
 @dataclass(slots=True, eq=False)
 class _Open:
-    """A list whose user may still act on it. items: hashes, in order; sums: those of its user and row."""
+    """A list whose user may still act on it. items: hashes, in order; sums: those of its user and row.
+
+    reread: the items in the order that was published at `reread_at`, Unix seconds.
+    """
 
     list_id: str
     at: float
@@ -55,6 +60,12 @@ class _Open:
     sums: list[float]
     is_touched: bool = False
     is_bought: bool = False
+    reread_at: float = math.inf
+    reread: Sequence[int] = ()
+
+    def place(self, item: int, at: float) -> int:
+        """Return the place, from 1, at which an item stood at a time (Unix seconds)."""
+        return (self.items if at < self.reread_at else self.reread).index(item) + 1
 
 
 @dataclass(slots=True)
@@ -103,8 +114,14 @@ class Outcomes:
 
     def _open(self, told: RecommendationList) -> None:
         user = self._users.get(told.user_id)
-        if user is None or any(told.list_id == own.list_id for own in user.open):  # erased since, or published again
+        if user is None:  # erased since
             return
+        items = [hash(each.item_id) for each in told.items]
+        for own in user.open:
+            if own.list_id == told.list_id:  # published again
+                if told.reread is not None:
+                    own.reread_at, own.reread = told.published_at, items
+                return
         if user.waiting > told.covers:
             self.lost += user.waiting - told.covers
             self.whole_since = max(self.whole_since, user.before)
@@ -114,7 +131,7 @@ class Outcomes:
         rows, label = (self.models, told.model) if told.variant is None else (self.variants, told.variant)
         sums = rows.setdefault(label, {}).setdefault(told.user_id, [0.0] * 5)
         sums[LISTS] += 1
-        user.open.append(_Open(told.list_id, told.event_at, [hash(each.item_id) for each in told.items], sums))
+        user.open.append(_Open(told.list_id, told.event_at, items, sums))
 
     def _happened(self, event: Event) -> None:
         if event.type == ERASE:
@@ -140,7 +157,7 @@ class Outcomes:
             if not each.is_touched:
                 each.is_touched = True
                 each.sums[TOUCHED] += 1
-                each.sums[RECIPROCALS] += 1.0 / (each.items.index(item) + 1)
+                each.sums[RECIPROCALS] += 1.0 / each.place(item, at)
             if event.type == "purchase" and not each.is_bought:
                 each.is_bought = True
                 each.sums[BOUGHT] += 1

@@ -40,10 +40,14 @@ class Pairs:
         return None
 
     def list(self, told: RecommendationList) -> Listed | None:
-        """Take a list in; return it with its profile when that has come."""
+        """Take a list in; return it with its profile when that has come.
+
+        One that was reread takes the place of the same list as it was ranked. Where that is not here any more, it is returned
+        without a profile.
+        """
         place = told.user_id, key_of(told.event_id)
         profile = self._profiles.pop(place, None)
-        if profile is not None:
+        if profile is not None or (told.reread is not None and place not in self._lists):
             return Listed(profile, told)
         self._lists[place] = told
         if len(self._lists) > MOST:

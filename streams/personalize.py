@@ -30,6 +30,7 @@ from streams.messages import ERASE, Erasure, Interaction, RecommendationList, en
 from streams.personalizer import Folded, Personalizer, Sourced
 from streams.pipeline import Overlay
 from streams.readings import Readings
+from streams.reread import Published, Rereading
 from streams.screening import Screen, Screened
 from streams.sift import sift
 from streams.signals import parcels
@@ -75,7 +76,7 @@ class Read(NamedTuple):
 
 
 class Stepped(NamedTuple):
-    """What a batch came to: the events that were processed, who was erased, new records, all messages, and how many are lists.
+    """What a batch came to: the events that were processed, who was erased, new records, all messages, and the lists in them.
 
     A record is empty where the profile was deleted.
     """
@@ -84,7 +85,7 @@ class Stepped(NamedTuple):
     erased: Mapping[str, Erasure]
     folded: Folded
     messages: list[Outgoing]
-    lists: int
+    lists: Sequence[Published]
 
 
 class Sent(NamedTuple):
@@ -97,7 +98,10 @@ class Sent(NamedTuple):
 
 
 class Personalize:
-    """Events to profiles and lists. applying: one thread, that of everything that folds and ranks."""
+    """Events to profiles and lists. applying: one thread, that of everything that folds and ranks.
+
+    rereading: of lists that were published, where the settings ask for it.
+    """
 
     def __init__(
         self,
@@ -109,6 +113,7 @@ class Personalize:
         ready: Callable[[], Awaitable[None]],
         partitions: int,
         applying: Executor,
+        rereading: Rereading | None = None,
     ) -> None:
         self.desk, self.personalizer, self.store, self.encoding = desk, personalizer, store, encoding
         self.erasures, self.screen = erasures, Screen(erasures, partitions)
@@ -119,6 +124,7 @@ class Personalize:
         self._is_assigned = False  # once it was
         self._witness: Sourced | None = None
         self._applying = applying
+        self._rereading = rereading
         self._writing = ThreadPoolExecutor(1, "write")
 
     async def ready(self) -> None:
@@ -128,6 +134,13 @@ class Personalize:
         self._is_assigned = True
 
     async def beside(self) -> None:
+        """Clear up after erasures, and read lists once more where that is asked for."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._scrub())
+            if self._rereading is not None:
+                group.create_task(self._rereading.run())
+
+    async def _scrub(self) -> None:
         """Clear erased users out of files that this worker did not clear when they were erased."""
         while True:
             await asyncio.sleep(SCRUB_S)
@@ -172,6 +185,8 @@ class Personalize:
 
     async def send(self, batch: Batch, applied: Stepped) -> Sent:
         """Send changelog, lists, interactions, dead letters and events sent on."""
+        if self._rereading is not None:
+            await self._rereading.overtake([*applied.erased, *[each.told.user_id for each in applied.lists]])
         self._ticket += 1
         self._overlay.put(self._ticket, applied.folded.records)
         records = _by_partition(applied)
@@ -180,7 +195,10 @@ class Personalize:
             for partition, own in records.items()
             for user_id, record in own.items()
         ]
-        return Sent(self._ticket, records, applied, await self.desk.outbox.send(changelog + applied.messages))
+        acks = await self.desk.outbox.send(changelog + applied.messages)
+        if self._rereading is not None:
+            self._rereading.offer(batch.session, applied.lists)
+        return Sent(self._ticket, records, applied, acks)
 
     async def finish(self, batch: Batch, sent: Sent) -> None:
         """Wait for all acknowledgements, then write the profiles."""
@@ -231,9 +249,11 @@ class Personalize:
         at = time.time()
         asked = self.personalizer.asked(batch, readings)
         lists = self.personalizer.recommend({user: record for user, record in now.items() if record}, at, asked)
-        erasures = self._erasure_messages(erased, gone)
-        messages = [*erasures, *self._list_messages(batch, lists, at), *self._interactions(folded.interactions)]
-        return Stepped(events, erased, folded, messages, len(lists))
+        published = self._published(batch, lists, now, at)
+        topic = self.desk.topics.recommendations.name
+        told = [Outgoing(topic, each.partition, each.told.user_id.encode(), encode(each.told)) for each in published]
+        messages = [*self._erasure_messages(erased, gone), *told, *self._interactions(folded.interactions)]
+        return Stepped(events, erased, folded, messages, published)
 
     def _record(self, partition: int, user_id: str) -> bytes | None:
         """Return a user's record, None where there is none or it is from before an erasure."""
@@ -249,14 +269,15 @@ class Personalize:
         ]
         return told + [Outgoing(topics.recommendations.name, erased[user].partition, user.encode(), None) for user in gone]
 
-    def _list_messages(self, batch: Sequence[Sourced], lists: Mapping[str, Any], at: float) -> list[Outgoing]:
+    def _published(
+        self, batch: Sequence[Sourced], lists: Mapping[str, Any], records: Mapping[str, bytes | None], at: float
+    ) -> list[Published]:
         newest: dict[str, Sourced] = {}
         covers: dict[str, int] = {}
         for sourced in batch:
             newest[sourced.event.user_id] = sourced
             covers[sourced.event.user_id] = covers.get(sourced.event.user_id, 0) + 1
-        topic = self.desk.topics.recommendations.name
-        messages = []
+        published = []
         for user, items in lists.items():
             event, partition, offset = newest[user]
             model, variant = self.personalizer.made_by(user)
@@ -271,8 +292,8 @@ class Personalize:
                 covers=covers[user],
                 variant=variant,
             )
-            messages.append(Outgoing(topic, partition, user.encode(), encode(message)))
-        return messages
+            published.append(Published(partition, offset, message, records[user] or b""))
+        return published
 
     def _interactions(self, interactions: Sequence[Interaction]) -> list[Outgoing]:
         topic = self.desk.topics.interactions.name
@@ -292,7 +313,7 @@ class Personalize:
             self.desk.metrics.events.labels(ERASE).inc(len(stepped.erased))
             log.info("users erased: %d", len(stepped.erased))
         metrics, now = self.desk.metrics, time.time()
-        metrics.lists.inc(stepped.lists)
+        metrics.lists.inc(len(stepped.lists))
         metrics.replayed.inc(stepped.folded.replayed)
         for kind, count in Counter(sourced.event.type for sourced, _ in stepped.events).items():
             metrics.events.labels(kind).inc(count)

@@ -195,6 +195,11 @@ class Personalizer:
             return self.model, None
         return self._makers[variant.name].model.name, self.experiment.label(variant)
 
+    def maker_of(self, user_id: str) -> ListMaker:
+        """Return what makes a user's lists now."""
+        variant = self._variant(user_id)
+        return self.maker if variant is None else self._makers[variant.name]
+
     def is_counted(self, record: bytes, partition: int, offset: int) -> bool:
         """Tell whether a profile holds the event at this place, or a later one of its partition. Raises RecordError."""
         return is_counted(self._read(record), partition, offset)
@@ -219,8 +224,7 @@ class Personalizer:
         """Return each user's list at a time (Unix seconds), best first; what answers a question stands before all."""
         lists = self._all_lists(records, at)
         for user in (asked or {}).keys() & lists.keys():
-            variant = self._variant(user)
-            maker = self.maker if variant is None else self._makers[variant.name]
+            maker = self.maker_of(user)
             found = answering.answers(maker, self._profile(user, records[user]), asked[user], at)  # type: ignore[index]
             first = [RecommendedItem(*each) for each in found]
             ids = {each.item_id for each in first}

@@ -1,7 +1,8 @@
 """Read a user's newest list once more with a cross-encoder, the few at its top: a command, away from the workers' hot path.
 
-Does not publish anything. The user's text is made as it was for learning: the titles of the last touches, the newest first; a
-profile holds no words that were said, so these are left out.
+Does not publish anything: workers do, by the same texts, where the settings ask for it (`streams.reread`). The user's text is
+made as it was for learning: the titles of the last touches, the newest first; a profile holds no words that were said, so these
+are left out.
 """
 
 from __future__ import annotations

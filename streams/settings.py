@@ -271,6 +271,15 @@ class Settings(BaseSettings):
         "TOML file of an experiment: variants of lists, each for a share of the users; docs/experiments.md.",
         group="Lists",
     )
+    rerank: Path | None = setting(
+        None,
+        "Folder of a cross-encoder (`headrace finetune --task match`) that reads the top of each list once more after it was "
+        "published; the list in the new order follows. Unused when empty. docs/finetuning.md.",
+        group="Lists",
+    )
+    rerank_top: int = setting(
+        10, "Items at the top of a list that the cross-encoder reads.", group="Lists", unit="items", ge=2, le=100
+    )
     price_attribute: str = setting(
         "price", "The items' attribute that bounds in a question are about, as in `under 50 €`.", group="Lists", min_length=1
     )
@@ -410,6 +419,10 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{PREFIX}WEB_HOST is {self.web_host}, which others can reach: set {PREFIX}WEB_TOKEN to what they must send, "
                 f"as `openssl rand -hex 32` makes it, or {PREFIX}WEB_HOST=127.0.0.1"
+            )
+        if self.rerank is not None and not self.rerank.is_dir():
+            raise ValueError(
+                f"{PREFIX}RERANK is {self.rerank}: no such folder, give one that `headrace finetune --task match` wrote"
             )
         if self.rules is not None:
             from streams import rulebook  # NumPy: not for commands without rules

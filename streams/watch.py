@@ -109,6 +109,7 @@ def list_table(value: bytes, titles: Mapping[str, str]) -> Table:
     shown = _lists.decode(value)
     table = Table(title=f"{shown.user_id}  ·  {_moment(shown.published_at)}", title_justify="left", caption_justify="left")
     made_by = shown.model if shown.variant is None else f"{shown.model} for {shown.variant}"
+    made_by += "" if shown.reread is None else f", reread by {shown.reread}"
     table.caption = f"{made_by}, after event {shown.event_id}, newer by {shown.covers}"
     for name, justify in (("#", "right"), ("item", "left"), ("score", "right"), ("why", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]

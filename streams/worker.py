@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from encoders import Encoder, EncoderError
 from ranking.index import ItemIndexError
 from ranking.signals import Signals, SignalsError, SignalSettings
-from streams import experiments, fetching, personalizer, rebootstrap
+from streams import experiments, fetching, personalizer, rebootstrap, reread
 from streams.app import FlowApp, build
 from streams.catalogue import Catalogue
 from streams.connection import BrokerUnreachable, RightsError, connection
@@ -91,6 +91,7 @@ class Ground(NamedTuple):
 def prepare(settings: Settings, build_personalizer: Build = personalizer.build) -> tuple[FlowApp, StateFolder]:
     """Check everything as `ground` does, then build the app. Raises what `ground` raises, RulesError and
     ExperimentError."""
+    judge = None if settings.rerank is None else reread.judge_of(settings, settings.rerank)
     encoder, state, signals, snapshot = ground(settings, check_worker_rights)
     words = Recent(encoder, settings.text_cache) if settings.text_cache else None
     step = build_personalizer(words or encoder, settings, snapshot.index, signals)
@@ -98,7 +99,7 @@ def prepare(settings: Settings, build_personalizer: Build = personalizer.build) 
         step.run(experiment)
         log.info("experiment %s: %s", experiment.name, experiment)
     catalogue = Catalogue(encoder, settings.text_length)
-    app = build(settings, step, catalogue, snapshot.index, signals, state, snapshot.offsets)
+    app = build(settings, step, catalogue, snapshot.index, signals, state, snapshot.offsets, judge)
     if words:
         app.metrics.watch_texts(words)
     return app, state

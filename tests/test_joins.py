@@ -146,6 +146,27 @@ class TestLessons:
         assert against[index.slot(first[0].item_id)] == 1.0
         assert against[index.slot(first[4].item_id)] == pytest.approx(0.9**3)
 
+    def test_the_order_that_was_seen_last_is_learnt_from(self) -> None:
+        """A list that was reread counts as it stood when it was touched, whether it comes with the other or later."""
+        for is_together in (True, False):
+            own, replay = self.lessons()
+            event = click(1, ITEMS[3])
+            replay.fold([(1, event)])
+            (items,) = own.personalizer.recommend({"u": replay.records["u"]}, NOW + 1).values()
+            given = {"list_id": "l", "user_id": "u", "event_id": "e1", "event_at": NOW + 1, "model": "m", "covers": 1}
+            ranked = RecommendationList(**given, items=items, published_at=NOW + 1)  # type: ignore[arg-type]
+            turned = RecommendationList(**given, items=items[::-1], published_at=NOW + 2, reread="judge")  # type: ignore[arg-type]
+            lists = [Listed(replay.profiles(["u"])[0], ranked), Listed(None, turned)]
+            own.happened([event])
+            for part in [lists] if is_together else [lists[:1], lists[1:]]:
+                own.listed(part)
+            own.happened([click(2, items[-1].item_id)])
+            (made,) = [*own.rounds._held, *own.rounds.learner._waiting]
+            against = dict(zip(made.shown.slots.tolist(), made.against.tolist(), strict=True))
+            index = own.personalizer.maker.index
+            assert against[index.slot(items[-2].item_id)] == pytest.approx(0.9)
+            assert against[index.slot(items[0].item_id)] < 0.9
+
     def test_an_erased_user_leaves_nothing(self) -> None:
         """Neither open lists nor examples."""
         own, replay = self.lessons()

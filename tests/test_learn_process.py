@@ -140,6 +140,22 @@ class TestPairs:
         pairs.forget("u")
         assert pairs.profile("u", self.record("c")) is None
 
+    def test_a_list_that_was_reread_takes_the_place_of_the_same_list(self) -> None:
+        """It finds the profile that waits for the list, or waits in its place, or has no profile where that was paired."""
+        reread = msgspec.structs.replace(self.told("b"), reread="judge")
+        pairs = Pairs(lambda record: unpack(record, 2, 1))
+        pairs.list(self.told("b"))
+        assert pairs.list(reread) is None
+        found = pairs.profile("u", self.record("b"))
+        assert found is not None
+        assert found.list == reread
+        pairs.profile("u", self.record("b"))
+        alone = pairs.list(reread)
+        assert alone is not None
+        assert alone.profile is not None
+        assert pairs.list(reread) == (None, reread)
+        assert pairs.profile("u", self.record("b")) is None
+
     def test_what_finds_nothing_is_dropped(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The oldest first, when too many wait."""
         monkeypatch.setattr("streams.pairs.MOST", 2)

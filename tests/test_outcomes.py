@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -69,6 +70,19 @@ def test_a_touch_may_follow_more_than_one_list() -> None:
     named = event(2, item="a", after=2, list_id="0-1")
     assert sums([event(0), event(1, after=1), named], lists) == [2, 1, 0, 1, 1 / 3]
     assert sums([event(0), event(1, after=1), event(2, item="a", after=2, list_id="page")], lists) == [2, 0, 0, 0, 0]
+
+
+def test_a_list_that_was_reread_is_one_list() -> None:
+    """A touch finds its item where it stood by then; where the list as it was ranked is gone, the other stands for it."""
+    reread = msgspec.structs.replace(shown(0, "cba"), published_at=NOW + 5, reread="judge")
+    lists = [shown(0, "abc"), reread]
+    assert sums([event(0), event(1, item="a", after=4)], lists) == [1, 1, 0, 1, 1]
+    assert sums([event(0), event(1, item="a", after=6)], lists) == [1, 1, 0, 1, 1 / 3]
+    assert sums([event(0), event(1, item="b", after=4), event(2, item="a", after=6)], lists) == [1, 1, 0, 2, 1 / 2]
+    assert sums([event(0), event(1, item="a", after=6)], [reread]) == [1, 1, 0, 1, 1 / 3]
+    found = joined()
+    found.take([event(0), event(1, after=9)], [*lists, shown(1, "a", after=9)])
+    assert found.lost == 0
 
 
 def test_the_order_of_lists_within_a_batch_does_not_matter() -> None:

@@ -1,0 +1,258 @@
+"""Read a list once more with a cross-encoder after it was published, and publish it again in the new order.
+
+Does not know Faust, nor how a list is made. Best effort, beside the pipeline and never in its way: the model has a thread to
+itself in which torch has one, it is asked `SLICE` items at a time, and only while no events wait or are in work: then all lists
+are acknowledged, too. Nothing is acknowledged for it: what a crash loses is a better order of a list that stands as it is.
+
+A list is never followed by an older one. What is about to be sent of a user overtakes what waits or is being read of that user,
+an erasure too, and waits for what is just handed to the producer; a session that ended takes its lists with it.
+
+Some items keep their place: what answers a question, what a rule pins, what exploration put there. The others change places
+among each other, and a propensity stays with the place. That is right as long as which items change places does not hang on the
+draw: so where a list explores, it is the first `top` of those that the ranking put there, or the list stays as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import msgspec
+
+from encoders import EncoderError
+from ranking import answering, govern
+from ranking.business import PINNED_BY
+from ranking.index import ItemIndex
+from ranking.reorder import reorder
+from streams.batching import Outgoing, acknowledged
+from streams.catalogue import item_text
+from streams.desk import Desk
+from streams.erasure import Erasures
+from streams.inlet import Inlet
+from streams.messages import Item, RecommendationList, RecommendedItem, encode
+from streams.personalizer import Personalizer
+from streams.rerank import user_text_of
+from streams.settings import PREFIX, Settings
+
+if TYPE_CHECKING:
+    from encoders.judge import Judge  # torch: not for those who read nothing once more
+
+log = logging.getLogger("headrace.reread")
+T = TypeVar("T")
+
+SLICE = 2  # items read at once: an event that comes meanwhile has this much beside it
+MOST = 64  # lists that wait
+REREAD, UNCHANGED, OVERTAKEN, DROPPED, FAILED = "reread", "unchanged", "overtaken", "dropped", "failed"
+
+
+class Published(NamedTuple):
+    """A list that was published after the event at a place of the log. record: the profile that it was made of."""
+
+    partition: int
+    offset: int
+    told: RecommendationList
+    record: bytes
+
+
+class Request(NamedTuple):
+    """A list to read once more."""
+
+    list: Published
+    session: int
+
+
+class Asked(NamedTuple):
+    """What the cross-encoder is asked. places: of the items in the list, from 0; items: their texts."""
+
+    user: str
+    places: list[int]
+    items: list[str]
+
+
+def judge_of(settings: Settings, folder: Path) -> Judge:
+    """Return the cross-encoder that the settings name. Raises EncoderError that names the setting."""
+    from encoders import judge as judges
+
+    try:
+        judge = judges.load(folder, device=settings.device, dtype=settings.dtype, max_tokens=settings.max_tokens, threads=1)
+    except EncoderError as error:
+        raise EncoderError(f"{PREFIX}RERANK: {error}") from error
+    log.info("lists are read once more, the first %d items, with %s: %s", settings.rerank_top, judge.name, judge.reason)
+    return judge
+
+
+class Rereading:
+    """Lists that wait to be read once more, and the one that is being read. All calls from the event loop.
+
+    top: items that are read; alive: tells whether a session still owns its partitions.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        top: int,
+        personalizer: Personalizer,
+        index: ItemIndex,
+        desk: Desk,
+        erasures: Erasures,
+        inlet: Inlet,
+        alive: Callable[[int], bool],
+    ) -> None:
+        self._judge, self._top = judge, top
+        self._personalizer, self._index, self._desk, self._erasures = personalizer, index, desk, erasures
+        self._inlet, self._alive = inlet, alive
+        self._waiting: OrderedDict[str, Request] = OrderedDict()  # by user, the newest last
+        self._some = asyncio.Event()
+        self._reading: Request | None = None
+        self._handing_over = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, "reread")
+
+    async def overtake(self, user_ids: Collection[str]) -> None:
+        """Give up the lists of users of whom something newer is to be sent; return when none of theirs can come behind it."""
+        for user_id in user_ids:
+            if self._waiting.pop(user_id, None) is not None:
+                self._count(OVERTAKEN)
+        if self._reading is not None and self._reading.list.told.user_id in user_ids:
+            self._reading = None
+            async with self._handing_over:
+                pass
+
+    def offer(self, session: int, lists: Iterable[Published]) -> None:
+        """Take in lists that were sent; the oldest make room."""
+        self._waiting |= {each.told.user_id: Request(each, session) for each in lists}
+        while len(self._waiting) > MOST:
+            self._waiting.popitem(last=False)
+            self._count(DROPPED)
+        self._some.set()
+
+    async def run(self) -> None:
+        """Read what waits, the newest first, until cancelled: whoever has waited longest is the likeliest to have moved on."""
+        while True:
+            await self._some.wait()
+            await self._inlet.calm()
+            if not self._waiting:
+                self._some.clear()
+                continue
+            _, self._reading = self._waiting.popitem()
+            self._count(await self._outcome(self._reading))
+            self._reading = None
+
+    async def _outcome(self, request: Request) -> str:
+        try:
+            return await self._reread(request)
+        except MemoryError:
+            raise
+        except Exception as error:  # the list stands as it is
+            log.warning("a list could not be read once more: %r", error)
+            return FAILED
+
+    async def _reread(self, request: Request) -> str:
+        asked = await self._run(self._ask, request.list)
+        if asked is None:
+            return UNCHANGED
+        chances = await self._chances(request, asked)
+        if chances is None:
+            return OVERTAKEN
+        told = await self._run(self._reordered, request.list.told, asked, chances)
+        return UNCHANGED if told is None else await self._publish(request, told)
+
+    async def _chances(self, request: Request, asked: Asked) -> list[float] | None:
+        """Return the chances of the items, None where the list was overtaken meanwhile."""
+        chances: list[float] = []
+        judging_s = 0.0
+        for start in range(0, len(asked.items), SLICE):
+            await self._inlet.calm()
+            if not self._stands(request):
+                return None
+            own, took_s = await self._run(self._timed, asked.user, asked.items[start : start + SLICE])
+            chances += own
+            judging_s += took_s
+        self._desk.metrics.judging.observe(judging_s)
+        return chances
+
+    async def _publish(self, request: Request, told: RecommendationList) -> str:
+        own = request.list
+        async with self._handing_over:
+            if not self._stands(request):
+                return OVERTAKEN
+            topic = self._desk.topics.recommendations.name
+            message = Outgoing(topic, own.partition, told.user_id.encode(), encode(told))
+            acks = await self._desk.outbox.send([message])
+        await acknowledged(acks)
+        self._desk.metrics.reread.observe(max(0.0, time.time() - own.told.published_at))
+        return REREAD
+
+    def _stands(self, request: Request) -> bool:
+        """Tell whether a list is still the newest of its user, who was not erased, and its partition ours."""
+        told, partition, offset = request.list.told, request.list.partition, request.list.offset
+        is_erased = self._erasures.covers(told.user_id, told.event_at, partition, offset)
+        return self._reading is request and not is_erased and self._alive(request.session)
+
+    def _count(self, outcome: str) -> None:
+        self._desk.metrics.rereads.labels(outcome).inc()
+
+    async def _run(self, job: Callable[..., T], *given: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, job, *given)
+
+    # -- in the thread
+
+    def _ask(self, published: Published) -> Asked | None:
+        """Return what to ask about a list; None where nothing is known of the user, or too few of its items may move."""
+        told = published.told
+        (profile,) = self._personalizer.profiles({told.user_id: published.record})
+        known = items_of(self._index, [*[touch.item_id for touch in profile.touches], *[item.item_id for item in told.items]])
+        user = user_text_of(profile, known)
+        places = movable(told.items, known, self._top)
+        texts = [item_text(known[told.items[place].item_id]) for place in places]
+        return Asked(user, places, texts) if user and texts else None
+
+    def _timed(self, user: str, items: Sequence[str]) -> tuple[list[float], float]:
+        began = time.perf_counter()
+        return self._judge.chances(user, items).tolist(), time.perf_counter() - began
+
+    def _reordered(self, told: RecommendationList, asked: Asked, chances: Sequence[float]) -> RecommendationList | None:
+        """Return a list with its items in the new order, None where that is the old one."""
+        maker, at = self._personalizer.maker_of(told.user_id), time.time()
+        order = reorder(maker, [told.items[place].item_id for place in asked.places], chances, at)
+        if order == sorted(order):
+            return None
+        items = moved(told.items, asked.places, order)
+        return msgspec.structs.replace(told, items=items, published_at=at, reread=self._judge.name)
+
+
+def items_of(index: ItemIndex, item_ids: Collection[str]) -> dict[str, Item]:
+    """Return item_id -> item, of those that the index holds. It keeps no descriptions."""
+    with index.lock:
+        found = [index.items[slot] for slot in map(index.slot, dict.fromkeys(item_ids)) if slot >= 0]
+    return {
+        each.item_id: Item(item_id=each.item_id, title=each.title, category=each.category, brand=each.brand, tags=each.tags)
+        for each in found
+        if each is not None
+    }
+
+
+def movable(items: Sequence[RecommendedItem], known: Mapping[str, Item], top: int) -> list[int]:
+    """Return the places, from 0, of the first `top` items that may change places; none where they cannot."""
+    places = [place for place, item in enumerate(items) if item.item_id in known and not _stays(item)][:top]
+    draws = any(item.propensity is not None for item in items)
+    return places if len(places) >= (top if draws else 2) else []
+
+
+def _stays(item: RecommendedItem) -> bool:
+    """Tell whether an item keeps its place, as its reason says: an answer, pinned, or explored."""
+    return item.reason in (answering.REASON, govern.EXPLORED) or item.reason.startswith(PINNED_BY)
+
+
+def moved(items: Sequence[RecommendedItem], places: Sequence[int], order: Sequence[int]) -> tuple[RecommendedItem, ...]:
+    """Return a list's items, those at some places in another order. order: of `places`, from 0. Propensities stay."""
+    made = list(items)
+    for place, chosen in zip(places, order, strict=True):
+        item = items[places[chosen]]
+        made[place] = RecommendedItem(item.item_id, item.score, item.reason, items[place].propensity)
+    return tuple(made)
