@@ -147,7 +147,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=20.0, help="length of each turn")
     parser.add_argument("--repeats", type=int, default=2, help="turns of each kind and rate")
     parser.add_argument("--encoder", default="all-MiniLM-L6-v2")
-    parser.add_argument("--items", type=int, default=20_000)
+    parser.add_argument("--items", type=int, default=4_000)
     parser.add_argument("--users", type=int, default=500)
     parser.add_argument("--words", type=int, default=5_000, help="different user texts")
     parser.add_argument("--warm-up", type=float, default=3.0, help="seconds before a turn is measured")

@@ -6,6 +6,7 @@ HoleError(RuntimeError)   an event that the broker has never reached the pipelin
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from typing import NamedTuple, Protocol
 
 HIGH_RECORDS = 40_000  # a paused partition waits up to 1.5 s for the next fetch: half of this keeps the fastest agent busy
 HIGH_BYTES = 64 << 20  # and events of 1 MB must not fill the memory
-CALM_S = 0.002  # rest after the end of a batch, in which the next one may come
 BACKLOG_FACTOR = 4  # this many full batches waiting are a backlog: larger batches share more lists and fewer waits
 
 
@@ -95,6 +95,7 @@ class Inlet:
         self._some = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._idle_since = 0.0  # by time.monotonic
 
     def restart(self, session: int, starts: Mapping[int, int]) -> None:
         """Begin a session: records of it come next, from the offsets `starts`."""
@@ -132,11 +133,14 @@ class Inlet:
         """Whether fetching can go on."""
         return len(self._waiting) < HIGH_RECORDS // 2 and self._bytes < HIGH_BYTES // 2
 
-    async def calm(self) -> None:
-        """Return when nothing waits or is in work, and nothing is given up."""
-        while self._waiting or self.draining.is_set() or not self._idle.is_set():
+    async def calm(self, rest_s: float) -> None:
+        """Return when nothing waits or is in work, for `rest_s` seconds by now, and nothing is given up."""
+        while True:
             await self._idle.wait()
-            await asyncio.sleep(CALM_S)
+            left_s = self._idle_since + rest_s - time.monotonic()
+            if left_s <= 0 and not self._waiting and not self.draining.is_set():
+                return
+            await asyncio.sleep(left_s if left_s > 0 else rest_s)
 
     async def take(self, most: int, backlog_most: int) -> Batch:
         """Wait for records and return all that wait: at most `most`, in a backlog at most `backlog_most`. Raises HoleError."""
@@ -166,6 +170,7 @@ class Inlet:
         self.unfinished -= len(batch.records)
         if self.unfinished == 0:
             self._idle.set()
+            self._idle_since = time.monotonic()
 
     async def drained(self) -> None:
         """Ask the pipeline to hurry, and wait until what it took is finished."""

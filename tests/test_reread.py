@@ -42,7 +42,7 @@ from streams.messages import Erasure, Item, RecommendationList, RecommendedItem,
 from streams.metrics import Metrics
 from streams.personalize import Personalize
 from streams.personalizer import Personalizer, Sourced, build, new_index
-from streams.reread import MOST, Published, Rereading, movable, moved
+from streams.reread import MOST, REST_S, Published, Rereading, movable, moved
 from streams.settings import Settings, SettingsError, load
 from streams.topics import topics
 
@@ -334,16 +334,18 @@ async def test_nothing_is_read_while_events_wait_or_are_in_work() -> None:
         await stage.until_asked(1)
         stage.inlet.put([a_record(0)])
         stage.judge.go_on.set()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(2 * REST_S)
         assert len(stage.judge.asked) == 1
         batch = await stage.inlet.take(64, 64)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(2 * REST_S)
         assert len(stage.judge.asked) == 1
         stage.inlet.finished(batch)
+        ended = time.monotonic()
         await stage.until(reread=1)
+        assert time.monotonic() - ended >= REST_S
         stage.inlet.draining.set()  # partitions are given up
         stage.rereading.offer(1, [stage.list()])
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(2 * REST_S)
         assert len(stage.judge.asked) == 2
 
 
@@ -367,7 +369,7 @@ async def test_a_newer_list_waits_for_one_that_is_just_handed_over() -> None:
         stage.log.slow = asyncio.Event()
         stage.rereading.offer(1, [stage.list()])
         await stage.until_asked(2)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(2 * REST_S)
         newer = asyncio.ensure_future(stage.rereading.overtake(["u"]))
         other = asyncio.ensure_future(stage.rereading.overtake(["v"]))
         await asyncio.sleep(0.02)
@@ -478,7 +480,7 @@ async def test_lists_of_the_pipeline_are_never_followed_by_older_ones() -> None:
         first = await taken(a_record(0), a_record(1, "v"))
         second = await taken(a_record(2, item="e"))
         await finished(*first)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(2 * REST_S)
         assert stage.judge.asked == []  # the second batch is in work
         third = await taken(a_record(3, "v", kind="erase"))
         await finished(*second)
