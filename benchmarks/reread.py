@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from benchmarks import flow, stage
+from benchmarks import flow, stage, texts
 from benchmarks.figures import percentile
 from streams.broker import HOST, BrokerError
 from streams.settings import Settings, load
@@ -73,7 +73,7 @@ class Turns:
         answered = self.bench._answer(client)
         if answered["unanswered"]:
             raise stage.BenchmarkError(f"{answered['unanswered']} events had no list")
-        taken = np.load(out)["taken_s"] * 1e3
+        taken: Any = np.load(out)["taken_s"] * 1e3
         self.taken_ms.setdefault((rate, kind), []).append(taken)
         if kind == "on":
             self.told.setdefault(rate, []).append(_told(worker))
@@ -88,7 +88,7 @@ class Turns:
         made: dict[str, Any] = {"rate": rate, "top": self.given.top}
         for kind in self.kinds:
             turns = self.taken_ms[rate, kind]
-            every = np.concatenate(turns)
+            every: Any = np.concatenate(turns)
             made |= {f"{kind}_p{share * 100:g}_ms": round(percentile(every, share), 1) for share in (0.5, 0.95, 0.99)}
             made[f"{kind}_p99_ms_each"] = [round(percentile(turn, 0.99), 1) for turn in turns]
         told = self.told[rate]
@@ -119,7 +119,7 @@ def run(given: argparse.Namespace, console: Console) -> Turns:
     settings = load(
         encoder=given.encoder, app_id="benchmark", web_host=HOST, web_port=stage.free_port(), state_dir=given.folder / "state"
     )
-    given.made_words = flow.texts.words(given.words)
+    given.made_words = texts.words(given.words)
     catalogue, settings = flow.prepare(given, settings, console)
     model = given.model or untaught(settings, [item.title for item in catalogue.items[:65]], given.folder)
     with ExitStack() as stack:

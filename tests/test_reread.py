@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import Done
 from flows import Worker, World, eventually
 from planted import NOW, Counting, index_of, unit
 from test_app_embedded import get
 from test_encoders_tiny import WORDS, make_folder
 
+from encoders import judge
 from ranking import answering, govern
 from ranking.business import BusinessRule
 from ranking.conditions import Condition
@@ -536,6 +538,20 @@ def judge_folder(a_judge: Path, headrace_as: Callable[..., Done], one_thread: No
         done = headrace_as(settings, "finetune", "--rows", str(a_judge / "rows.jsonl"), "--out", str(out), *learnt)
         assert done.returncode == 0, done.stderr
     return out
+
+
+def test_the_cross_encoder_computes_in_one_thread(judge_folder: Path) -> None:
+    """Whatever torch may do in the thread that asks; `headrace rerank` may use them all."""
+
+    def threads_after(asked: Any) -> int:
+        torch.set_num_threads(2)
+        asked.chances("tea", ["tea"])
+        return torch.get_num_threads()
+
+    settings = load(encoder="hashing", dtype="float32", device="cpu")
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(threads_after, reread.judge_of(settings, judge_folder)).result() == 1
+        assert pool.submit(threads_after, judge.load(judge_folder, dtype="float32", device="cpu")).result() == 2
 
 
 @pytest.mark.embedded
