@@ -32,7 +32,7 @@ def _slips(word: str) -> set[str]:
 
 _SPELT = {slip: word for word in _CUES for slip in _slips(word)} | _SHORT
 _NEGATED = re.compile(r"(do|does|did|is|are|was|were|ca|could|wo|would|should|have|has|had)nt")
-_WORD = re.compile(r"(?<![\w'-])([a-z]+)(?![\w'-])(?:/(?!\w))?", re.IGNORECASE)  # also the "w/" of "done w/ zombies"
+_WORD = re.compile(r"(?<![\w'&-])([a-z]+)(?![\w'&-])(?:/(?!\w))?", re.IGNORECASE)  # also the "w/" of "done w/ zombies"
 
 
 def spell(text: str) -> str:

@@ -119,6 +119,8 @@ def _add(clauses: list[_Clause], clause: str, mood: int) -> int:
         each.before = mood
         each.sign = each.sign or listed[-1].sign  # "麻将、扑克都不感兴趣"
         mood = each.sign or mood
+        if each.subject and clauses and clauses[-1].subject.casefold() == each.subject.casefold() and not clauses[-1].sign:
+            clauses.pop()  # "weddings, weddings": said twice, or first by itself
         if each.subject:
             clauses.append(each)
         elif clauses:

@@ -1,7 +1,7 @@
 """Read plain words: what they ask for, what they turn down, and whether an opinion is good or bad. English and Chinese.
 
-Knows no vectors and no users. Rules of thumb over cue words: what they cannot tell counts as a plain statement in favour. A cue
-speaks for the words behind it, or before it where it ends a clause ("体育少一点").
+Knows no vectors and no users. Rules of thumb over cue words: what they cannot tell counts as a plain statement in favour. How
+wishes are taken apart is in `streams.wishes`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,14 @@
-"""Ninety wishes with a sign, written before the reader was run on them: what they turn down and what they ask for."""
+"""Wishes with a sign: what they turn down and what they ask for, in the words of many; and the rules that they are read by."""
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
+import pytest
+
+import examples
+from streams.spelling import spell
 from streams.words import read
 
 # A wish, what it turns down, what it asks for.
@@ -67,7 +74,7 @@ WISHES: list[tuple[str, list[str], list[str]]] = [
     ("用绿茶代替红茶", ["红茶"], ["绿茶"]),
     ("我不听摇滚，只听古典", ["摇滚"], ["古典"]),
 ]
-# Written when all above were read right, to see what that is worth of others: 9 of 30 were, 21 by sign alone.
+# Written when an earlier reader read all above: 9 of 30 were read right by it, 21 by sign alone.
 AFTER: list[tuple[str, list[str], list[str]]] = [
     ("No celebrity news any more, thanks", ["celebrity news"], []),
     ("Please drop the football", ["football"], []),
@@ -116,3 +123,123 @@ def test_wishes_with_a_sign() -> None:
         for text, reading in wrong:
             print(f"{text}: turns down {reading[0]}, asks for {reading[1]}")
         assert len(wrong) <= (1 - RIGHT) * len(own), wrong
+
+
+# Shares of each part of `wishes.csv` that are read right in full and by sign alone (as many turned down, as many asked for), in
+# each language, a little under what is reached. `develop` and `held out` were written before the reader, `in between` while
+# it was made, `afterwards` when it was done, and then it was made to read those too: docs/log.md has what it read at first.
+FLOORS = {"develop": (0.95, 0.97), "held out": (0.85, 0.9), "in between": (0.83, 0.9), "afterwards": (0.88, 0.91)}
+
+
+def _table() -> list[tuple[str, list[str], list[str], str]]:
+    with Path(__file__).with_name("wishes.csv").open(encoding="utf-8", newline="") as file:
+        return [
+            (row["wish"], _subjects(row["turned down"]), _subjects(row["asked for"]), row["part"])
+            for row in csv.DictReader(file)
+        ]
+
+
+def _subjects(cell: str) -> list[str]:
+    return [subject.strip() for subject in cell.split("|")] if cell else []
+
+
+def _is_chinese(text: str) -> bool:
+    return any("\u4e00" <= letter <= "\u9fff" for letter in text)
+
+
+def test_the_table_holds_what_its_figures_are_of() -> None:
+    """Two hundred wishes were written first, half of them in each language, 80 of them held out; none is there twice."""
+    table = [(wish, part) for wish, _, _, part in _table() if part in ("develop", "held out")]
+    assert len({wish for wish, _ in table}) == len(table) == 200
+    assert [_is_chinese(wish) for wish, _ in table].count(True) == 100
+    assert [part for _, part in table].count("held out") == 80
+
+
+@pytest.mark.parametrize("part", FLOORS)
+@pytest.mark.parametrize("chinese", [False, True], ids=["english", "chinese"])
+def test_other_wishes(part: str, chinese: bool) -> None:
+    """Of wishes in other words no smaller shares are read right than once reached, in each language; misses are printed."""
+    own = [(wish, (against, wanted)) for wish, against, wanted, of in _table() if of == part and _is_chinese(wish) is chinese]
+    read_right = [(_reading(wish), right) for wish, right in own]
+    for (wish, right), (reading, _) in zip(own, read_right, strict=True):
+        if reading != right:
+            print(f"{wish}: turns down {reading[0]}, asks for {reading[1]}")
+    full = sum(reading == right for reading, right in read_right) / len(own)
+    by_sign = sum([len(subjects) for subjects in reading] == [len(s) for s in right] for reading, right in read_right) / len(
+        own
+    )
+    assert (full >= FLOORS[part][0], by_sign >= FLOORS[part][1]) == (True, True), (full, by_sign)
+
+
+@pytest.mark.parametrize(
+    ("front", "sign"),
+    [
+        ("show me", 1),
+        ("don't show me", -1),
+        ("stop showing me", -1),
+        ("don't stop showing me", 1),
+        ("I hate", -1),
+        ("I don't hate", 1),
+        ("I don't want too much", -1),
+        ("there is not enough", 1),
+        ("why do I keep getting", -1),
+        ("why don't I get", 1),
+        ("推", 1),
+        ("别推", -1),
+        ("讨厌", -1),
+        ("不讨厌", 1),
+        ("别再推那么多", -1),
+        ("没看够", 1),
+        ("看够了", -1),
+    ],
+)
+def test_cues_make_a_sign_together(front: str, sign: int) -> None:
+    """A "not" turns what turns down round, but not "too much"; too little of something asks for it."""
+    (said,) = read(f"{front} zither", "wish").said
+    assert (said.text, said.sign) == ("zither", sign)
+
+
+@pytest.mark.parametrize(
+    ("behind", "sign"),
+    [
+        (" bores me", -1),
+        (" isn't for me", -1),
+        (" is my new hobby", 1),
+        (" isn't boring", 1),
+        ("不感兴趣", -1),
+        ("太少了", 1),
+        ("太无聊了", -1),
+        ("少推", -1),
+    ],
+)
+def test_what_is_said_behind_a_subject_counts(behind: str, sign: int) -> None:
+    """What stands behind a subject makes its sign as what stands before it does."""
+    (said,) = read(f"zither{behind}", "wish").said
+    assert (said.text, said.sign) == ("zither", sign)
+
+
+def test_what_tells_of_the_writer_is_no_subject() -> None:
+    """A clause about the writer is left out beside one that wishes, and is a wish where it is all there is."""
+    assert _reading("I play with two cats, so no zither") == (["zither"], [])
+    assert _reading("家里养了两只猫，别推zither") == (["zither"], [])
+    assert _reading("planning a trip") == ([], ["trip"])
+
+
+def test_a_clause_without_a_subject_speaks_of_the_one_before() -> None:
+    """ "No thanks" and 不了 turn down what was named, "I used to, not anymore" what was liked; other wishes keep their sign."""
+    assert _reading("Zither? No thanks.") == (["zither"], [])
+    assert _reading("I like the zither, but not anymore") == (["zither"], [])
+    assert _reading("more zither, keep it coming") == ([], ["zither"])
+
+
+def test_subjects_alone_are_asked_for_as_they_stand() -> None:
+    """Each tag of the example catalogue is a subject, whole, however much it looks like a cue (推荐系统)."""
+    tags = {tag for item in examples.load_catalogue() for tag in item.tags}
+    assert len(tags) > 400
+    assert {tag: _reading(tag) for tag in tags if _reading(tag) != ([], [tag.lower()])} == {}
+
+
+def test_cues_are_read_as_people_type_them() -> None:
+    """Cue words are spelt out, other words are left as they are."""
+    assert spell("pls dont shwo me sohws w/ stpo recomending") == "please don't show me sohws with stop recommending"
+    assert spell("sowing shoes, wart snacks, D&W") == "sowing shoes, wart snacks, D&W"
