@@ -89,6 +89,7 @@ class CatalogueStep:
         return await self.encoding.run(ITEMS, self._encode, given)
 
     def _encode(self, items: Sequence[tuple[Item, float]]) -> list[bytes]:
+        self.catalogue.images.clear()  # items that are tried again, in halves, come through here again: the last time counts
         return [encode(vector) for vector in self.catalogue.vectors(items, self.index)]
 
     def _count_images(self) -> None:

@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,10 +21,15 @@ from encoders.fusion import Fusion
 from encoders.image import MOST_BYTES, SIDE, WIDTH, ImageError, Pixels, decode
 from ranking.index import ItemIndex
 from streams.catalogue import Catalogue, apply
-from streams.messages import Item
+from streams.desk import Desk
+from streams.encode_thread import EncodeThread
+from streams.inlet import Batch
+from streams.messages import Item, encode
+from streams.metrics import Metrics
 from streams.pictures import PicturedEncoder, Pictures, is_bare, read, with_images
 from streams.settings import load
 from streams.topics import topics
+from streams.vectorize import CatalogueStep
 
 DIM = 32
 RED, BLUE = (200, 20, 20), (20, 20, 200)
@@ -275,6 +281,41 @@ def test_of_a_batch_each_item_gets_its_own_image(shop: Callable[..., Shop]) -> N
     assert vectors[0, 0] > 0.9
     assert vectors[3, 2] > 0.9
     np.testing.assert_array_equal(vectors[1], vectors[2])
+
+
+async def test_images_are_counted_once_where_a_batch_is_tried_again(shop: Callable[..., Shop]) -> None:
+    """A batch that is halved for an item that cannot be encoded counts each image of the others once, used or refused."""
+    catalogue, index, texts, _ = shop()
+    plain = texts.encode
+
+    def choking(given: Sequence[str]) -> np.ndarray:
+        if any("poison" in text for text in given):
+            raise ValueError("choked")
+        return plain(given)
+
+    texts.encode = choking  # type: ignore[method-assign]
+    names, metrics, thread = topics(load(encoder="hashing")), Metrics(), EncodeThread()
+    step = CatalogueStep(Desk(SimpleNamespace(), names, metrics), catalogue, index, thread, _at_once, 1)  # type: ignore[arg-type]
+    images = [inline(picture(RED)), inline(b"no image"), inline(picture(BLUE)), inline(picture(RED)), inline(picture(BLUE))]
+    items = [Item(item_id=f"t{n}", title="poison" if n == 3 else "tea", image=each) for n, each in enumerate(images)]
+    records = [
+        SimpleNamespace(topic="items", partition=0, offset=n, timestamp=NOW * 1_000, key=b"k", value=encode(item))
+        for n, item in enumerate(items)
+    ]
+    try:
+        sent = await step.prepare(Batch(1, records))  # type: ignore[arg-type]
+    finally:
+        thread.stop()
+    assert [one.topic for one in sent] == [names.item_vectors.name] * 4 + [names.dead_letters.name]
+    counted = {name: metrics.registry.get_sample_value("headrace_item_images_total", {"outcome": name}) for name in OUTCOMES}
+    assert counted == {"used": 3.0, "refused": 1.0}
+
+
+OUTCOMES = ("used", "refused")
+
+
+async def _at_once() -> None:
+    """Be ready."""
 
 
 def test_images_are_another_encoder(tmp_path: Path) -> None:
