@@ -25,7 +25,7 @@ import numpy as np
 from ranking import ratios
 from ranking.ratios import Estimate
 from streams.experiments import Experiment
-from streams.messages import ERASE, BadMessage, Event, RecommendationList, decode_event
+from streams.messages import ERASE, MAX_AHEAD_S, BadMessage, Event, RecommendationList, decode_event
 from streams.personalizer import weights_of
 from streams.reading import records
 from streams.settings import Settings
@@ -259,14 +259,15 @@ def read(settings: Settings, window_s: float, since: float, until: float) -> Out
     """Return what followed the lists that the topics hold. Raises TopicError, RightsError, BrokerUnreachable."""
     weights = weights_of(settings)
     outcomes = Outcomes(window_s, since, until, lambda event: weights.of_item(event, 1) > 0)
+    written = since - MAX_AHEAD_S  # a sender's clock may be ahead of the records' times by this, and lists come after events
     for partition in range(settings.partitions):
-        outcomes.take(_events(settings, partition), _listed(settings, partition))
+        outcomes.take(_events(settings, partition, written), _listed(settings, partition, written))
     return outcomes
 
 
-def _events(settings: Settings, partition: int) -> Iterator[tuple[int, Event]]:
+def _events(settings: Settings, partition: int, since: float) -> Iterator[tuple[int, Event]]:
     """Yield the events of a partition that are their users' own, with their offsets."""
-    for record in records(settings, topics(settings).events, partition):
+    for record in records(settings, topics(settings).events, partition, since=since):
         try:
             event = decode_event(record.value or b"", record.timestamp / 1000.0)
         except BadMessage:  # a dead letter
@@ -275,7 +276,7 @@ def _events(settings: Settings, partition: int) -> Iterator[tuple[int, Event]]:
             yield record.offset, event  # else it was sent on, and comes where it belongs
 
 
-def _listed(settings: Settings, partition: int) -> Iterator[RecommendationList]:
-    for record in records(settings, topics(settings).recommendations, partition):
+def _listed(settings: Settings, partition: int, since: float) -> Iterator[RecommendationList]:
+    for record in records(settings, topics(settings).recommendations, partition, since=since):
         if record.value:
             yield _lists.decode(record.value)

@@ -20,11 +20,16 @@ FIRST_WINDOW = 2_048  # records that `newest` looks at first; each window is fou
 
 
 def records(
-    settings: Settings, topic: Topic, partition: int | None = None, after: Mapping[int, int] | None = None
+    settings: Settings,
+    topic: Topic,
+    partition: int | None = None,
+    after: Mapping[int, int] | None = None,
+    since: float = 0.0,
 ) -> Iterator[Any]:
     """Yield the kafka-python records of a topic (of one partition), each partition in order, up to its end at the call.
 
-    after: partition -> the offset to begin at, where that is not the beginning. Raises TopicError when the topic is missing,
+    after: partition -> the offset to begin at, where that is not the beginning. since: Unix seconds; what comes before the
+    first record of that time or later, by the records' own time, is not read. Raises TopicError when the topic is missing,
     RightsError, BrokerUnreachable.
     """
     check_right(settings, READ, topic.name)
@@ -32,7 +37,7 @@ def records(
         wanted = [place for place in assign(consumer, topic) if partition in (None, place.partition)]
         ends = consumer.end_offsets(wanted)
         for place in wanted:
-            start = max(_beginning(consumer, place), (after or {}).get(place.partition, 0))
+            start = max(_beginning(consumer, place), (after or {}).get(place.partition, 0), _first(consumer, place, since))
             yield from _between(consumer, place, start, ends[place])
 
 
@@ -66,6 +71,14 @@ def assign(consumer: KafkaConsumer, topic: Topic, key: str | None = None) -> lis
 
 def _beginning(consumer: KafkaConsumer, partition: TopicPartition) -> int:
     return int(consumer.beginning_offsets([partition])[partition])
+
+
+def _first(consumer: KafkaConsumer, partition: TopicPartition, since: float) -> int:
+    """Return the offset of the first record of a time or later; the end where there is none."""
+    if since <= 0:
+        return 0
+    found = consumer.offsets_for_times({partition: int(since * 1000)})[partition]
+    return int(consumer.end_offsets([partition])[partition] if found is None else found.offset)
 
 
 def _between(consumer: KafkaConsumer, partition: TopicPartition, start: int, end: int) -> Iterator[Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,10 @@ from test_governed_step import made
 
 from ranking.learned import Learned
 from ranking.ranker import ZeroShot
-from streams import experiments, releases
+from streams import experiments, outcomes, reading, releases
 from streams.catalogue import Catalogue, apply
 from streams.experiments import Experiment, ExperimentError
-from streams.messages import encode
+from streams.messages import RecommendationList, encode
 from streams.personalizer import Personalizer, build, kept_attributes, load_encoder, new_index
 from streams.settings import Settings, SettingsError, load
 
@@ -259,6 +261,35 @@ def test_variants_in_lists_and_in_the_report(
         refused = headrace_as(world.settings, "report", *options)
         assert refused.returncode == 2
         assert part in " ".join(refused.stderr.replace("│", " ").split())
+
+
+@pytest.mark.embedded
+def test_a_report_reads_nothing_from_long_before_its_time(
+    embedded_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a time asked for no older record is read but those of a day before, by which a sender's clock may be ahead."""
+    world, seen = embedded_world(partitions=1), []
+
+    def read(*given: Any, **more: Any) -> Iterator[Any]:
+        for record in reading.records(*given, **more):
+            seen.append(record)
+            yield record
+
+    monkeypatch.setattr(outcomes, "records", read)
+    now = time.time()
+    for number, at in enumerate((now - 3 * 86_400.0, now - 86_400.0, now)):
+        own = RecommendationList(
+            list_id=f"0-{number}", user_id="ann", items=(), event_id="e", event_at=at, published_at=at, model="m", covers=1
+        )
+        written = {"key": b"ann", "timestamp_ms": int(1_000 * at)}
+        world._producer.send(world.topics.events.name, value=json.dumps(world.event("ann", at=at)).encode(), **written)
+        world._producer.send(world.topics.recommendations.name, value=encode(own), **written)
+    world.flush()
+    day = 86_400.0
+    for since, lists, read_at_all in ((now - 60.0, 1, 4), (now + 60.0 - day, 1, 4), (now - 60.0 - 2 * day, 2, 6), (0.0, 3, 6)):
+        seen.clear()
+        found = outcomes.read(world.settings, 60.0, since, math.inf)
+        assert (found.events, found.models["m"]["ann"][0], len(seen)) == (lists, lists, read_at_all), since
 
 
 def begun(world: World, user: str) -> Worker:

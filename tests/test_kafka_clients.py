@@ -271,6 +271,23 @@ def test_reading_stops_where_the_topic_ended(settings: Settings) -> None:
     assert newest(settings, items, "nobody") is None
 
 
+def test_reading_begins_at_a_time(settings: Settings) -> None:
+    """From a time on, what was written before it is not read; of a time after the last record nothing is."""
+    create_topics(settings)
+    items = topics(settings).items
+    with open_producer(settings) as producer:
+        for second in range(100, 200, 10):
+            producer.send(items.name, key=b"k", value=b"%d" % second, timestamp_ms=1_000 * second)
+    for since, wanted in ((0.0, 10), (-5.0, 10), (99.0, 10), (150.0, 5), (150.5, 4), (190.0, 1), (191.0, 0)):
+        read = [int(record.value) for record in records(settings, items, since=since)]
+        assert read == [second for second in range(100, 200, 10) if second >= since], since
+        assert len(read) == wanted
+    assert [record.value for record in records(settings, items, after=dict.fromkeys(range(9), 8), since=150.0)] == [
+        b"180",
+        b"190",
+    ]
+
+
 def test_newest_looks_further_back(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key whose newest record lies many windows back is found."""
     monkeypatch.setattr("streams.reading.FIRST_WINDOW", 2)
