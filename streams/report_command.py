@@ -55,7 +55,9 @@ def report(
         raise typer.BadParameter(f"--since {since} is not before --until {until}: give a time to look at")
     settings = all_settings.load(broker=broker)
     from streams import experiments, outcomes
+    from streams.rights import check_command_rights
 
+    check_command_rights(settings, "report")
     with Console(stderr=True).status("reading lists and events"):
         found = outcomes.read(settings, 60.0 * window, first or 0.0, math.inf if last is None else last)
     told = outcomes.groups(found, experiments.of(settings))

@@ -65,6 +65,7 @@ def command_rights(settings: Settings) -> Mapping[str, Needed]:
         "model publish": Needed({models: [READ, WRITE]}),
         "model use": Needed({models: [READ, WRITE]}),
         "profile": Needed({profiles: [READ]}),
+        "report": Needed({events: [READ], named.recommendations.name: [READ]}),
         "train --from-topics": Needed({items: [READ], events: [READ], named.erasures.name: [READ]}),
         "topics --create": Needed({topic.name: [CREATE, DESCRIBE] for topic in named}),
     }

@@ -21,7 +21,7 @@ from ranking.bundle import Head, sealed
 from streams.connection import connection
 from streams.erasure import key_of
 from streams.kafka import open_admin, open_producer
-from streams.messages import DeadLetter, Erasure, encode
+from streams.messages import DeadLetter, Erasure, RecommendationList, encode
 from streams.rights import SHOWN, check_command_rights, command_rights
 from streams.settings import Settings, load
 from streams.topics import topics
@@ -40,6 +40,7 @@ COMMANDS = {
     "publisher": "model publish",
     "chooser": "model use",
     "trainer": "train --from-topics",
+    "reporter": "report",
 }
 MODEL = sealed(Head(encoder="hashing-256", dim=256, kinds=(), features=(), shape={}), (), {})
 OPS = load(encoder="hashing", topic_prefix="ops.", app_id="ops", partitions=1)
@@ -64,6 +65,7 @@ def arguments(user: str, folder: Path) -> list[str]:
         "publisher": ["model", "publish", str(folder)],
         "chooser": ["model", "use", "zero-shot"],
         "trainer": ["train", "--from-topics", "--out", str(folder)],
+        "reporter": ["report", "--json"],
     }[user]
 
 
@@ -111,15 +113,24 @@ def test_each_command_works_with_its_rights_and_uses_every_one(
         secured.operator("trainer"), *arguments("trainer", tmp_path)
     )  # with all its rights, from hardly an event
     assert (done.returncode, "may not" in done.stderr) == (2, False)
+    told = json.loads(run("reporter"))
+    assert [(row["users"], row["lists"]) for row in told["groups"][0]["rows"]] == [(1, 1)]
     assert run("creator").endswith("created: none\n")  # the fixture had it make them all
     eventually(lambda: GRANTED - secured.allowed(), lambda needless: not needless, 10)
 
 
 def plant(settings: Settings) -> None:
-    """Write an item, and the erasure of somebody: of a topic without records nothing is read."""
+    """Write an item, the erasure of somebody, an event and its list: of a topic without records nothing is read."""
     names = topics(settings)
+    at = time.time()
+    asked = {"event_id": "d", "user_id": "dan", "type": "search", "text": "tea", "at": at}
+    made = RecommendationList(
+        list_id="0-0", user_id="dan", items=(), event_id="d", event_at=at, published_at=at, model="zero-shot", covers=1
+    )
     with open_producer(settings) as producer:
         producer.send(names.items.name, key=b"cup", value=b'{"item_id": "cup", "title": "Tea cup"}')
+        producer.send(names.events.name, key=b"dan", value=json.dumps(asked).encode())
+        producer.send(names.recommendations.name, key=b"dan", value=encode(made))
         producer.send(names.erasures.name, key=key_of("cid").encode(), value=encode(Erasure(at=1e9, partition=0, offset=0)))
 
 
