@@ -23,6 +23,7 @@ from rich.table import Column, Table
 
 from streams import OURS
 from streams import settings as all_settings
+from streams.ask_command import ask
 from streams.broker import BrokerError, start_apache, start_embedded
 from streams.finetune_command import finetune, rerank
 from streams.image_command import images
@@ -60,6 +61,7 @@ app.add_typer(model, name="model", rich_help_panel="Models")
 app.add_typer(images, name="images", rich_help_panel="Models")
 app.add_typer(sentiment, name="sentiment", rich_help_panel="Models")
 app.command(rich_help_panel="Look")(report)
+app.command(rich_help_panel="Look")(ask)
 
 
 @app.command(rich_help_panel="Run")
@@ -443,39 +445,6 @@ def show_list(user: str, items: Titles = None, as_json: AsJson = False, broker: 
 
     settings = all_settings.load(broker=broker)
     show(settings, iter([newest_list(settings, user)]), as_json=as_json, count=1, items=items)
-
-
-@app.command(rich_help_panel="Look")
-def ask(
-    question: Annotated[str, typer.Argument(help='In plain words, as "quiet keyboards under 50 €".')],
-    user: Annotated[
-        str | None, typer.Option(help="Who asks: a worker answers, and it counts as interest. Nobody when left out.")
-    ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Answers at most.")] = 10,
-    wait_s: Annotated[float, typer.Option("--wait", min=0.1, help="Seconds to wait for a worker's answer.")] = 30.0,
-    items: Titles = None,
-    as_json: AsJson = False,
-    broker: Broker = None,
-) -> None:
-    """Ask for items in plain words, with bounds of the price, brands and categories. See docs/language.md.
-
-    Example: [bold]headrace ask "有没有适合送礼的绿茶？"[/bold]
-    """
-    from streams import asking
-    from streams.watch import known_titles
-
-    settings = all_settings.load(broker=broker)
-    with Console(stderr=True).status("asking"):
-        found = asking.of_user(settings, user, question, wait_s) if user else asking.of_nobody(settings, question)
-    if as_json:
-        for each in found[:count]:
-            print(asking.line(each))
-        return
-    titles = known_titles(settings, items)
-    table = Table("#", "item", Column("score", justify="right"), title=question, title_justify="left")
-    for rank, each in enumerate(found[:count], 1):
-        table.add_row(str(rank), titles.get(each.item_id, each.item_id), f"{each.score:.3f}")
-    Console().print(table)
 
 
 @app.command(rich_help_panel="Look")
