@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import threading
 import time
@@ -165,20 +166,20 @@ def test_a_list_that_explores_is_reread_as_a_whole_or_not_at_all() -> None:
 
 
 class Planned:
-    """Wants items by their titles, the last of the alphabet first. threads: where it was asked; go_on holds it up."""
+    """Wants items by their titles, the last of the alphabet first. threads: where it was asked, how nice; go_on holds it up."""
 
     name = "planned"
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, list[str]]] = []
-        self.threads: set[str] = set()
+        self.threads: set[tuple[str, int]] = set()
         self.go_on = threading.Event()
         self.go_on.set()
         self.error: Exception | None = None
 
     def chances(self, user: str, items: Sequence[str]) -> Any:
         self.asked.append((user, list(items)))
-        self.threads.add(threading.current_thread().name)
+        self.threads.add((threading.current_thread().name, os.getpriority(os.PRIO_PROCESS, 0)))
         assert self.go_on.wait(10)
         if self.error is not None:
             raise self.error
@@ -298,7 +299,7 @@ async def test_a_list_follows_itself_in_a_new_order() -> None:
         assert [(item["item_id"], item["reason"]) for item in told["items"]] == [(name, f"why {name}") for name in "cbad"]
         assert [items for _, items in stage.judge.asked] == [["aaa tea", "bbb tea"], ["ccc tea"]]
         assert {user for user, _ in stage.judge.asked} == {"fff tea"}
-        assert stage.judge.threads == {"reread_0"}
+        assert stage.judge.threads == {("reread_0", min(19, os.getpriority(os.PRIO_PROCESS, 0) + reread.NICE))}
         assert stage.metrics.registry.get_sample_value("headrace_list_to_reread_seconds_count") == 1
         assert stage.metrics.registry.get_sample_value("headrace_reread_judging_seconds_count") == 1
 
@@ -345,10 +346,18 @@ async def test_nothing_is_read_while_events_wait_or_are_in_work() -> None:
         ended = time.monotonic()
         await stage.until(reread=1)
         assert time.monotonic() - ended >= REST_S
+        stage.inlet.put([a_record(1)])
+        batch = await stage.inlet.take(64, 64)
+        for user in ("older", "newer"):
+            stage.rereading.offer(1, [stage.list(user)])
+            await asyncio.sleep(2 * REST_S)
+        stage.inlet.finished(batch)
+        await stage.until(reread=3)
+        assert [user for user, _, _ in stage.log.lists()] == ["u", "newer", "older"]
         stage.inlet.draining.set()  # partitions are given up
         stage.rereading.offer(1, [stage.list()])
         await asyncio.sleep(2 * REST_S)
-        assert len(stage.judge.asked) == 2
+        assert stage.counted() == {"reread": 3}
 
 
 async def test_a_newer_list_overtakes() -> None:
@@ -485,6 +494,7 @@ async def test_lists_of_the_pipeline_are_never_followed_by_older_ones() -> None:
         await asyncio.sleep(2 * REST_S)
         assert stage.judge.asked == []  # the second batch is in work
         third = await taken(a_record(3, "v", kind="erase"))
+        assert stage.counted() == {"overtaken": 2}  # nothing of an erased user is kept
         await finished(*second)
         await finished(*third)
         await stage.until(overtaken=2, reread=1)
