@@ -157,10 +157,11 @@ class TestLessons:
             ranked = RecommendationList(**given, items=items, published_at=NOW + 1)  # type: ignore[arg-type]
             turned = RecommendationList(**given, items=items[::-1], published_at=NOW + 2, reread="judge")  # type: ignore[arg-type]
             lists = [Listed(replay.profiles(["u"])[0], ranked), Listed(None, turned)]
-            own.happened([event])
+            touched = click(2, items[-1].item_id)
+            own.happened([event, touched] if is_together else [event])  # who reads what has piled up knows the touch first
             for part in [lists] if is_together else [lists[:1], lists[1:]]:
                 own.listed(part)
-            own.happened([click(2, items[-1].item_id)])
+            own.happened([] if is_together else [touched])
             (made,) = [*own.rounds._held, *own.rounds.learner._waiting]
             against = dict(zip(made.shown.slots.tolist(), made.against.tolist(), strict=True))
             index = own.personalizer.maker.index
