@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import os
 import sys
 import time
@@ -23,6 +24,7 @@ from ranking.index import ItemIndexError
 from ranking.signals import Signals, SignalsError, SignalSettings
 from streams import experiments, fetching, personalizer, rebootstrap, reread
 from streams.app import FlowApp, build
+from streams.batching import die
 from streams.catalogue import Catalogue
 from streams.connection import BrokerUnreachable, RightsError, connection
 from streams.experiments import ExperimentError
@@ -43,6 +45,7 @@ EXIT_REFUSED = 2
 SWITCH_S = 0.0005  # an event passes six threads: at Python's 5 ms each hand-over can take as long as the whole step
 LIBRARIES = ("faust", "mode", "aiokafka")
 REPEAT_S = 30.0
+STOP_S = 20.0  # for how long a worker that is told to stop may take; compose and others kill it after 30
 REFUSALS = (
     BrokerUnreachable,
     RightsError,
@@ -150,6 +153,7 @@ def run(app: FlowApp, began: float) -> int:
     worker = faust.Worker(app, loop=loop, quiet=True, override_logging=False, redirect_stdouts=False)
     worker.spinner = None  # one line per fact instead
     ready = loop.create_task(_announce(app, began))
+    _bound_stop(app, loop)
     try:
         worker.execute_from_commandline()
     except SystemExit as end:
@@ -157,6 +161,15 @@ def run(app: FlowApp, began: float) -> int:
     finally:
         ready.cancel()
     return 0
+
+
+def _bound_stop(app: FlowApp, loop: asyncio.AbstractEventLoop, until: float = math.inf) -> None:
+    """Look each second whether the app is to stop; end the process where that takes too long, as when Kafka is away."""
+    if loop.time() > until:
+        die(f"told to stop {STOP_S:.0f} s ago, and Kafka does not acknowledge what was sent")
+    if app.should_stop:
+        until = min(until, loop.time() + STOP_S)
+    loop.call_later(1.0, _bound_stop, app, loop, until)
 
 
 async def _announce(app: FlowApp, began: float) -> None:

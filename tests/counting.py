@@ -88,7 +88,7 @@ def build(*parts: Any) -> Any:
 
 
 if __name__ == "__main__":
-    from streams import settings
-    from streams.worker import run_worker
+    from streams import settings, worker
 
-    sys.exit(run_worker(settings.load(), build))
+    worker.STOP_S = float(os.environ.get("COUNTING_STOP_S", worker.STOP_S))
+    sys.exit(worker.run_worker(settings.load(), build))

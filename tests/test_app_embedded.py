@@ -7,9 +7,15 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from flows import World, eventually
+
+from streams.batching import EXIT_UNACKNOWLEDGED
+from streams.broker import start_embedded
+from streams.settings import load
+from streams.topics import create_topics
 
 pytestmark = [
     pytest.mark.embedded,
@@ -94,3 +100,27 @@ def test_an_error_that_no_event_explains_ends_the_process(embedded_world: Callab
     assert worker.process.wait(20) == 70
     assert "ItemVector of format 9, this version reads up to 1: upgrade it: the worker ends" in worker.said()
     assert world.records(world.topics.dead_letters) == []
+
+
+def test_a_worker_stops_though_kafka_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told to stop with events unfinished and no broker left, a worker ends, and says that it acknowledged nothing."""
+    monkeypatch.setenv("COUNTING_STOP_S", "2")
+    with start_embedded(tmp_path / "broker") as broker:
+        settings = load(
+            broker=broker.address,
+            state_dir=tmp_path / "state",
+            cache_dir=tmp_path,
+            encoder="hashing",
+            partitions=2,
+            app_id="away",
+            batch_size=4,
+        )
+        create_topics(settings)
+        world = World(settings, tmp_path / "logs")
+        worker = world.start(slow_s=1).ready()
+        world.send([world.event(f"user{number}") for number in range(50)])
+        eventually(world.lists, bool)  # of the first four: the others are in work
+        broker.process.kill()
+    assert worker.stop() == EXIT_UNACKNOWLEDGED, worker.said()
+    assert "told to stop 2 s ago, and Kafka does not acknowledge" in worker.said()
+    world.close()
