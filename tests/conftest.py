@@ -70,6 +70,14 @@ def embedded_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield broker.address
 
 
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT of random weights, to be read and never written to."""
+    from test_encoders_tiny import make_folder
+
+    return make_folder(tmp_path_factory.mktemp("base") / "tiny", "bert")
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Have torch compute in one thread for the test: the same plan then gives the same bits."""
