@@ -23,7 +23,7 @@ test: setup  ## lint, types and all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 bench: setup  ## speed: drain, latency, new items, restart, memory
 	$(BIN)/python -m benchmarks.flow

@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T], wanted: Callable[[T], bool], timeout_s: float = 30.0) -> T:
+def eventually(look: Callable[[], T], wanted: Callable[[T], bool], timeout_s: float = 60.0) -> T:
     """Look until what is seen is wanted, and return it; fail with what was seen last."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -57,7 +57,7 @@ class Worker:
             command = [sys.executable, *self.program]
             self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
 
-    def ready(self, timeout_s: float = 40.0) -> Worker:
+    def ready(self, timeout_s: float = 90.0) -> Worker:
         """Return when it turns events into lists."""
         eventually(self.said, lambda said: "ready in" in said or self.process.poll() is not None, timeout_s)
         assert self.process.poll() is None, self.said()
@@ -72,7 +72,7 @@ class Worker:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, timeout_s: float = 30.0) -> int:
+    def stop(self, timeout_s: float = 60.0) -> int:
         """Ask it to stop, and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout_s)

@@ -26,7 +26,7 @@ pytestmark = [
 def get(url: str) -> tuple[int, str]:
     """Return status and body, status 0 when nothing listens."""
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
+        with urllib.request.urlopen(url, timeout=5) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -91,13 +91,13 @@ def test_an_error_that_no_event_explains_ends_the_process(embedded_world: Callab
     world.send_raw(world.topics.profiles, b"ann", b"RECORD OF ANOTHER ENCODER")
     world.send([world.event("ann")])
     worker = world.start()
-    assert worker.process.wait(20) == 70
+    assert worker.process.wait(60) == 70
     assert "events failed: the profile is of another encoder: the worker ends, nothing that is unfinished" in worker.said()
     assert "the snapshot is left out and everything read anew" in worker.said()
     assert "Traceback" not in worker.said()
     world.send_raw(world.topics.item_vectors, b"tea", b'{"format": 9}')
     worker = world.start()
-    assert worker.process.wait(20) == 70
+    assert worker.process.wait(60) == 70
     assert "ItemVector of format 9, this version reads up to 1: upgrade it: the worker ends" in worker.said()
     assert world.records(world.topics.dead_letters) == []
 

@@ -81,7 +81,7 @@ def test_a_verdict_names_what_is_wrong() -> None:
 
 @pytest.mark.kafka
 @pytest.mark.timeout(420)
-def test_five_faults(tmp_path: Path, kafka_address: str) -> None:
+def test_five_faults(tmp_path: Path, kafka_home: Path) -> None:
     """Five faults on three nodes and three workers: nothing lost, nothing counted twice, every list there."""
     faults = ["kill-worker", "freeze-worker", "lose-data-folder", "kill-node", "encoder-fails"]
     code, said, told = run("--rounds", "5", "--seed", "1", "--faults", *faults, folder=tmp_path / "chaos")
@@ -100,7 +100,7 @@ def test_five_faults(tmp_path: Path, kafka_address: str) -> None:
 @pytest.mark.kafka
 @pytest.mark.timeout(420)
 @pytest.mark.parametrize("rule", ["ignore-offsets"])
-def test_a_broken_rule_is_caught(rule: str, tmp_path: Path, kafka_address: str) -> None:
+def test_a_broken_rule_is_caught(rule: str, tmp_path: Path, kafka_home: Path) -> None:
     """Workers that count replayed events again are found out."""
     assert rule in RULES
     code, said, told = run("--rounds", "1", "--faults", "kill-worker", "--break", rule, folder=tmp_path / "chaos")

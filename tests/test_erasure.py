@@ -544,11 +544,11 @@ def settled(world: World) -> None:
 
 
 def compacted(world: World, wanted: Sequence[Topic]) -> dict[str, list[str]]:
-    """Return what is `left` in topics that Kafka compacts as if days had gone by: once that is nothing, or after a minute."""
+    """Return what is `left` in topics that Kafka compacts as if days had gone by: once that is nothing, or after 2 minutes."""
     with open_admin(world.settings) as admin:
         admin.alter_configs([ConfigResource(ConfigResourceType.BROKER, "1", {"log.cleaner.backoff.ms": "500"})])
         admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic.name, SOON) for topic in wanted if compacts(topic)])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
         settled(world)  # Kafka closes a segment when a newer record comes
         world.send_raw(world.topics.events, b"user0", b"not json")

@@ -35,7 +35,7 @@ async def owner(settings: Settings, *partitions: int) -> AsyncIterator[Callable[
 
     async def send(partition: int, value: bytes) -> None:
         await asyncio.wait_for(
-            fences.producer(partition).send_and_wait(changelog, key=b"ann", value=value, partition=partition), 10
+            fences.producer(partition).send_and_wait(changelog, key=b"ann", value=value, partition=partition), 60
         )
 
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import pytest
@@ -31,12 +32,12 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return asked
 
 
-def idle(settings: Settings, asked: list[int]) -> tuple[int, bytes]:
-    """Consume two partitions where nothing comes; return the fetches of that time, and what came then."""
+def idle(settings: Settings, asked: list[int]) -> tuple[float, bytes]:
+    """Consume two partitions where nothing comes; return the fetches a second meanwhile, and what came then."""
 
     topic = f"{settings.topic_prefix}events"
 
-    async def wait() -> tuple[int, bytes]:
+    async def wait() -> tuple[float, bytes]:
         consumer = AIOKafkaConsumer(bootstrap_servers=settings.broker, auto_offset_reset="earliest")
         producer = AIOKafkaProducer(bootstrap_servers=settings.broker)
         await consumer.start()
@@ -46,8 +47,9 @@ def idle(settings: Settings, asked: list[int]) -> tuple[int, bytes]:
             await producer.send_and_wait(topic, b"first", partition=0)
             await consumer.getone()
             asked.clear()
-            await asyncio.sleep(IDLE_S)
-            fetches = len(asked)
+            began = time.monotonic()
+            await asyncio.sleep(IDLE_S)  # or longer, on a busy machine
+            fetches = len(asked) / (time.monotonic() - began)
             await producer.send_and_wait(topic, b"second", partition=1)
             return fetches, (await consumer.getone()).value
         finally:
@@ -59,13 +61,13 @@ def idle(settings: Settings, asked: list[int]) -> tuple[int, bytes]:
 
 def test_as_it_comes_it_spins(embedded_world: Callable[..., World], counted: list[int]) -> None:
     """The defect is there: when this fails, the embedded broker has learnt to wait and streams/fetching.py can go."""
-    fetches, _ = idle(embedded_world().settings, counted)
-    assert fetches > 2 * IDLE_S / fetching.REST_S
+    many = 2 / fetching.REST_S
+    assert any(idle(embedded_world().settings, counted)[0] > many for _ in range(5))  # a busy machine may slow one
 
 
 def test_it_rests(embedded_world: Callable[..., World], counted: list[int]) -> None:
     """With rests, what comes is still seen."""
     fetching.install()
     fetches, came = idle(embedded_world().settings, counted)
-    assert 0 < fetches <= IDLE_S / fetching.REST_S + 1
+    assert 0 < fetches <= 1 / fetching.REST_S + 1 / IDLE_S
     assert came == b"second"

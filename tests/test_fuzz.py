@@ -259,7 +259,7 @@ def test_guided_bytes_find_nothing(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     said = re.search(r"^Done (\d+) runs in \d+ second", done.stderr, re.MULTILINE)

@@ -217,7 +217,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, thr
 
     def slow(sample: np.ndarray, lists: int) -> InvertedSearch:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return train(sample, lists)
 
     monkeypatch.setattr(module, "IVF_FROM", 400)
@@ -231,7 +231,7 @@ def test_changes_during_training(gate: tuple[threading.Event, threading.Event]) 
     begun, go_on = gate
     index = ItemIndex(DIM, "planted")
     index.upsert([item(item_id) for item_id in IDS], VECTORS)
-    assert begun.wait(10)
+    assert begun.wait(60)
     index.delete(IDS[:10])
     index.upsert([item(f"new{n}") for n in range(20)], -VECTORS[:20])
     index.upsert([item("i50")], -VECTORS[50:51])

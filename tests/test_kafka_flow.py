@@ -61,7 +61,7 @@ def test_kills_lose_no_event_and_count_none_twice(kafka_world: Make) -> None:
 
 def test_a_kill_and_a_lost_state_folder(kafka_world: Make) -> None:
     """Profiles come back from the changelog when the folder is gone."""
-    world = kafka_world()
+    world = kafka_world(session_timeout_s=6.0)  # the new folder's worker has another name, and waits for the session's end
     worker = world.start().ready()
     world.send([world.event(person) for person in users(9) for _ in range(3)])
     eventually(world.counts, lambda counts: counts == dict.fromkeys(users(9), 3))
@@ -74,7 +74,7 @@ def test_a_kill_and_a_lost_state_folder(kafka_world: Make) -> None:
 
 def test_two_workers_share_and_take_over(kafka_world: Make) -> None:
     """A second worker takes half of the partitions, and gets the rest when the first is killed; every event counts once."""
-    world = kafka_world(partitions=4)
+    world = kafka_world(partitions=4, session_timeout_s=6.0)
     people = users(30)
     sent: Counter[str] = Counter()
 
@@ -93,7 +93,7 @@ def test_two_workers_share_and_take_over(kafka_world: Make) -> None:
     send(10)
     first.kill()
     send(10)
-    eventually(world.counts, lambda counts: counts == sent, 40.0)
+    eventually(world.counts, lambda counts: counts == sent)
     assert second.stop() == 0
     eventually(world.stored_counts, lambda counts: counts == sent)
 
@@ -200,7 +200,7 @@ def test_what_cannot_start_says_so_and_touches_nothing(kafka_world: Make) -> Non
         ({"broker": "127.0.0.1:1", "connect_timeout_s": 1.0}, "127.0.0.1:1"),
     ):
         refused = world.start(**changes)
-        assert refused.process.wait(30) == 2, refused.said()
+        assert refused.process.wait(60) == 2, refused.said()
         assert word in refused.said()
         assert "Traceback" not in refused.said()
     assert _content(world.settings.state_dir) == before

@@ -173,7 +173,7 @@ def test_models_change_while_events_flow(embedded_world: Callable[..., World], t
         eventually(seen, lambda names: names[-1:] == [ZERO_SHOT])
         order = [name for name, _ in itertools.groupby(seen())]
     assert order == [first, second, first, ZERO_SHOT]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
         numbers = answer.read().decode()
     assert 'headrace_model_info{version="zero-shot"} 1.0' in numbers
     assert first not in numbers

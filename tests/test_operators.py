@@ -116,7 +116,7 @@ def test_each_command_works_with_its_rights_and_uses_every_one(
     told = json.loads(run("reporter"))
     assert [(row["users"], row["lists"]) for row in told["groups"][0]["rows"]] == [(1, 1)]
     assert run("creator").endswith("created: none\n")  # the fixture had it make them all
-    eventually(lambda: GRANTED - secured.allowed(), lambda needless: not needless, 10)
+    eventually(lambda: GRANTED - secured.allowed(), lambda needless: not needless)
 
 
 def plant(settings: Settings) -> None:
@@ -183,11 +183,11 @@ def test_each_right_that_a_command_lacks_is_named(
     settings = secured.operator(user)
     for right in sorted(each for each in GRANTED if each[0] == user):
         with without(secured, right):
-            eventually(lambda: refusal(lambda: check_command_rights(settings, COMMANDS[user])), bool, 5)
+            eventually(lambda: refusal(lambda: check_command_rights(settings, COMMANDS[user])), bool)
             done = headrace_as(settings, *arguments(user, tmp_path))
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == f"headrace: user {user} may not {SHOWN[right[1]]} {right[2]}: {GRANTS}\n"
-        eventually(lambda: refusal(lambda: check_command_rights(settings, COMMANDS[user])), lambda said: not said, 5)
+        eventually(lambda: refusal(lambda: check_command_rights(settings, COMMANDS[user])), lambda said: not said)
 
 
 @pytest.mark.kafka
@@ -199,9 +199,9 @@ def test_topics_are_made_by_who_may(secured: Secured, headrace_as: Callable[...,
         if operation == "CREATE":
             with open_admin(secured.operator("admin")) as admin:
                 admin.delete_topics([name])
-        refused = eventually(lambda: headrace_as(creator, "topics", "--create"), lambda done: done.returncode == 2, 5)
+        refused = eventually(lambda: headrace_as(creator, "topics", "--create"), lambda done: done.returncode == 2)
     assert refused.stderr == f"headrace: user creator may not {what} topic {name}: {GRANTS}\n"
-    done = eventually(lambda: headrace_as(creator, "topics", "--create"), lambda done: done.returncode == 0, 5)
+    done = eventually(lambda: headrace_as(creator, "topics", "--create"), lambda done: done.returncode == 0)
     assert done.stdout.endswith("created: ops.item-signals\n" if operation == "CREATE" else "created: none\n")
 
 

@@ -9,16 +9,16 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from flows import eventually
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
 DECORATION = re.compile(r"[\s─━│┃┏┓┗┛└┘┡┩┳┻╇┴╭╮╰╯]+")
-pytestmark = [pytest.mark.weights, pytest.mark.embedded, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.weights, pytest.mark.embedded, pytest.mark.timeout(600)]
 
 
 def commands(block: str) -> list[tuple[str, list[str]]]:
@@ -34,13 +34,20 @@ def words(text: str) -> str:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> dict[str, str]:
-    """Return the environment of a shell in an empty folder: the virtual environment on, a port of its own."""
+    """Return the environment of a new user's shell in an empty folder: the virtual environment on, a port of its own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "HEADRACE_BROKER": f"127.0.0.1:{port}", "COLUMNS": "80", "HF_HUB_OFFLINE": "1"}
+    here = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}  # `make test` sets it
+    return {**here, "PATH": path, "HEADRACE_BROKER": f"127.0.0.1:{port}", "COLUMNS": "80", "HF_HUB_OFFLINE": "1"}
+
+
+def listens(address: str) -> bool:
+    """Tell whether something listens at HOST:PORT."""
+    with socket.socket() as probe:
+        return probe.connect_ex((address.split(":")[0], int(address.split(":")[1]))) == 0
 
 
 def block_with(word: str) -> list[tuple[str, list[str]]]:
@@ -58,9 +65,10 @@ def test_by_hand(shell: dict[str, str], tmp_path: Path) -> None:
                 running.append(
                     subprocess.Popen(start, cwd=tmp_path, env=shell, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
                 )
-                time.sleep(3)
+                if "broker" in start:
+                    eventually(lambda: listens(shell["HEADRACE_BROKER"]), bool)
                 continue
-            done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=shell, capture_output=True, text=True, timeout=120)
+            done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=shell, capture_output=True, text=True, timeout=300)
             assert done.returncode == 0, f"{command}: {done.stderr}"
             said = words(done.stdout)
             expected = [words(line) for line in printed if words(line) and words(line) != "#"]
@@ -70,7 +78,7 @@ def test_by_hand(shell: dict[str, str], tmp_path: Path) -> None:
     finally:
         for process in reversed(running):
             process.send_signal(signal.SIGINT)
-            process.wait(timeout=30)
+            process.wait(timeout=60)
 
 
 def test_demo_twice(shell: dict[str, str], tmp_path: Path) -> None:
@@ -78,7 +86,7 @@ def test_demo_twice(shell: dict[str, str], tmp_path: Path) -> None:
     assert "headrace demo" in (ROOT / "Makefile").read_text()
     environment = {name: value for name, value in shell.items() if name != "HEADRACE_BROKER"}
     for _ in range(2):
-        done = subprocess.run(["headrace", "demo"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180)
+        done = subprocess.run(["headrace", "demo"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr
         last = words(done.stdout.split("fresh list:")[-1])
         assert last in words(README)

@@ -397,7 +397,7 @@ def test_the_switch_while_events_keep_coming(kafka_world: Make) -> None:
         job = start(world, Rebuilding, encoder=NEW)
         eventually(job.said, lambda said: "caught up: stop the old workers" in said or job.process.poll() is not None)
         early = start(world, RealWorker, encoder=NEW, state_dir=world.folder / "new")
-        assert early.process.wait(30) == 2
+        assert early.process.wait(60) == 2
         assert "run `headrace import --rebuild` with HEADRACE_ENCODER=hashing:32 first" in early.said()
         send_items(world, "a late item")
         world.send_raw(world.topics.events, b"user2", b"no event")
@@ -405,7 +405,7 @@ def test_the_switch_while_events_keep_coming(kafka_world: Make) -> None:
         eventually(lambda: vectors(settings), lambda found: "a late item" in found)
         world.send([world.event("user4", type=ERASE, text=None), world.event("user5", type="click", item_id="a late item")])
         assert old.stop() == 0
-        assert job.process.wait(40) == 0, job.said()
+        assert job.process.wait(60) == 0, job.said()
         assert "next: start workers with HEADRACE_ENCODER=hashing:32" in job.said()
         start(world, RealWorker, encoder=NEW, state_dir=world.folder / "new").ready()
     finally:
@@ -416,7 +416,7 @@ def test_the_switch_while_events_keep_coming(kafka_world: Make) -> None:
     eventually(lambda: {user: one["event_id"] for user, one in world.lists().items()}, lambda found: found == ids_of(after))
     wanted = eventually(lambda: (stored(settings), truth(settings)), lambda pair: pair[0] == pair[1])[1]
     assert wanted.keys() == set(users(20))
-    assert start(world, RealWorker, state_dir=world.folder / "old").process.wait(30) == 2
+    assert start(world, RealWorker, state_dir=world.folder / "old").process.wait(60) == 2
 
 
 def ids_of(events: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -28,7 +28,7 @@ class SlowCounter(SignalCounter):
     def count(self, batch: Any) -> set[str]:
         """Count at once, return late."""
         changed = super().count(batch)
-        assert self.may_return.wait(10)
+        assert self.may_return.wait(60)
         return changed
 
 
