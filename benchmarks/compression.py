@@ -50,7 +50,14 @@ NOISE = 0.3  # length of what is added to a unit vector, so that the many are no
 QUERIES = 500
 K = 100
 PRODUCTS = 8_000  # vectors that a codec is trained on at most
-CODECS = {"4 bits a number": "SQ4", "signs": "signs"}
+ROUNDS = 8  # of product codes' k-means, as many as the index's lists take
+CODECS = {
+    "float16": "SQfp16",
+    "4 bits a number": "SQ4",
+    "product codes, 2 bits a number": "PQ4",  # a byte for each 4 numbers
+    "product codes, 1 bit a number": "PQ8",
+    "signs": "signs",
+}
 
 Rows = NDArray[np.float32]
 
@@ -101,8 +108,23 @@ def codec_of(kind: str, vectors: Rows) -> Any:
     """Return a codec trained on some of (n, dim) vectors."""
     if kind == "signs":
         return Signs()
+    if kind.startswith("PQ"):
+        return _product_codes(vectors[:PRODUCTS], int(kind[2:]))
     made = faiss.index_factory(vectors.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
     made.train(np.ascontiguousarray(vectors[:PRODUCTS]))
+    return made
+
+
+def _product_codes(vectors: Rows, width: int) -> Any:
+    """Return product codes of a byte for each `width` numbers, by scikit-learn's k-means: FAISS's own takes minutes."""
+    from sklearn.cluster import KMeans
+
+    dim = vectors.shape[1]
+    parts = [vectors[:, start : start + width] for start in range(0, dim, width)]
+    books = [KMeans(256, init="random", n_init=1, max_iter=ROUNDS, random_state=1).fit(part).cluster_centers_ for part in parts]
+    made: Any = faiss.IndexPQ(dim, len(parts), 8, faiss.METRIC_INNER_PRODUCT)
+    faiss.copy_array_to_vector(np.stack(books).astype(np.float32).ravel(), made.pq.centroids)
+    made.is_trained = True
     return made
 
 
@@ -128,14 +150,29 @@ def size_of_product(vectors: Rows, queries: Rows) -> Size:
 def size_of_codec(kind: str, vectors: Rows, queries: Rows, codec: Any) -> Size:
     """Measure FAISS's inverted file with a codec, and as many codes again for ranking to read."""
     dim, lists = vectors.shape[1], search.lists_for(len(vectors))
-    coarse = f"PQ{dim // 4}x4" if kind == "signs" else kind  # four signs are one of 16 codes: as many bits
-    made: Any = faiss.index_factory(dim, f"IVF{lists},{coarse}", faiss.METRIC_INNER_PRODUCT)
+    faiss.omp_set_num_threads(1)
+    if kind.startswith("PQ"):
+        made = _inverted(codec, lists, vectors)
+    else:
+        coarse = f"PQ{dim // 4}x4" if kind == "signs" else kind  # four signs are one of 16 codes: as many bits
+        made = faiss.index_factory(dim, f"IVF{lists},{coarse}", faiss.METRIC_INNER_PRODUCT)
+        made.train(vectors[: search.SAMPLE * lists])
     made.nprobe = search.NPROBE
-    made.train(vectors[: search.SAMPLE * lists])
     made.add(vectors)
     kept = codec.sa_encode(np.ascontiguousarray(vectors[:1])).nbytes * len(vectors)
     total = faiss.serialize_index(made).nbytes + kept
     return _size(total, lambda query: made.search(query, K)[1], vectors, queries, np.arange(len(vectors)))
+
+
+def _inverted(codec: Any, lists: int, vectors: Rows) -> Any:
+    """Return an inverted file of product codes, empty: the codec's own codes of vectors, not of what their list leaves."""
+    coarse: Any = faiss.index_factory(codec.d, f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
+    coarse.train(vectors[: search.SAMPLE * lists])
+    coarse.own_fields = False  # the quantizer goes to the next
+    made: Any = faiss.IndexIVFPQ(coarse.quantizer, codec.d, lists, codec.pq.M, 8, faiss.METRIC_INNER_PRODUCT)
+    made.own_fields, made.by_residual, made.is_trained = True, False, True
+    made.pq = codec.pq
+    return made
 
 
 def _size(
@@ -174,7 +211,8 @@ def _as(encoder: Encoder, index: ItemIndex) -> Make:
 
 
 def lists(dataset: Dataset, made: dict[str, Encoder], settings: Settings, part: Part, cases: int) -> dict[str, Row]:
-    """Return each point's figures; `ahead` is how far `none` is ahead, paired by user."""
+    """Return each point's figures; `ahead` is how far the first is ahead, paired by user."""
+    first = next(iter(made))
     asked = trial(dataset, "", part)
     asked = replace(asked, cases=asked.cases[:cases]) if cases else asked
     forms: dict[str, Make] = {}
@@ -187,15 +225,15 @@ def lists(dataset: Dataset, made: dict[str, Encoder], settings: Settings, part: 
             dataset,
             asked,
             settings,
-            made["none"],
-            indexes["none"],
+            made[first],
+            indexes[first],
             masked=True,
             baselines=lambda _: [],
-            make=forms.pop("none"),
+            make=forms.pop(first),
             also=forms,
             progress=progress,
         )
-    return {"none" if row.name == PRODUCT else row.name: row for row in verdict.rows}
+    return {first if row.name == PRODUCT else row.name: row for row in verdict.rows}
 
 
 def main() -> None:
