@@ -66,12 +66,12 @@ Rows = NDArray[np.float32]
 class Size:
     """What vectors take: mb of 100,000 items', those that ranking reads and those that are searched; us: p50 of a search;
 
-    recall: share of the exact K nearest, by these vectors, that the search finds; profile: bytes of a new user's record.
+    found: share of the exact K nearest, by these vectors, that the search finds; profile: bytes of a new user's record.
     """
 
     mb: float
     us: float
-    recall: float
+    found: float
     profile: int
 
 
@@ -300,7 +300,7 @@ def _table(sizes: dict[str, Size], found: dict[str, Row], dataset: Dataset, item
         row = found[name]
         behind = _interval(row.ahead["ndcg"]) if row.ahead else ""
         shown = [f"{row.means[figure].mean:.4f}" for figure in ("recall", "ndcg")]
-        table.add_row(name, f"{size.mb:.1f}", f"{size.us:.0f}", f"{size.recall:.3f}", str(size.profile), *shown, behind)
+        table.add_row(name, f"{size.mb:.1f}", f"{size.us:.0f}", f"{size.found:.3f}", str(size.profile), *shown, behind)
     return table
 
 

@@ -171,7 +171,9 @@ class Settings(BaseSettings):
         min_length=1,
     )
     device: str = setting("auto", "auto, cpu, cuda or cuda:1.", group="Encoder", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("auto", "Number format of the model.", group="Encoder")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting(
+        "auto", "Number format of the model: docs/compression.md.", group="Encoder"
+    )
     threads: int | None = setting(
         None,
         "Threads of the model, which share a batch; as many as cores when empty.",
