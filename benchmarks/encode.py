@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -78,6 +78,15 @@ def theirs(name: str, cache: Path, threads: int, tokens: int, dtype: str) -> Sid
     return encode
 
 
+class Turn(NamedTuple):
+    """What each side encodes: `texts` in calls of `size`, `before` them a call that is not timed."""
+
+    size: int
+    number: int
+    texts: Sequence[str]
+    before: Sequence[str]
+
+
 def compare(given: argparse.Namespace) -> dict[str, Any]:
     """Time the sides in turns. Returns {"reason", "kinds": {kind: {size: {side: texts/s}}}, "cosine": {kind: lowest}}."""
     own, reason = ours(given.model, given.cache, given.threads, given.tokens)
@@ -94,27 +103,25 @@ def compare(given: argparse.Namespace) -> dict[str, Any]:
             taken: dict[str, list[float]] = {side: [] for side in sides}
             for number in range(given.rounds if size < MOST else given.large):
                 start = WARM + number * MOST
-                made = _turn(sides, all_texts[start : start + SIZES[size]], size, number, taken, CLOCKS[given.clock])
+                turn = Turn(size, number, all_texts[start : start + SIZES[size]], all_texts[:size])
+                made = _turn(sides, turn, taken, CLOCKS[given.clock])
                 cosines.append(float(np.einsum("nd,nd->n", made["ours"], made["float32"]).min()))
             rates[size] = {side: SIZES[size] / figures.median(seconds) for side, seconds in taken.items()}
         found["kinds"][kind], found["cosine"][kind] = rates, min(cosines)
     return found
 
 
-def _turn(
-    sides: dict[str, Side],
-    some: Sequence[str],
-    size: int,
-    number: int,
-    taken: dict[str, list[float]],
-    clock: Callable[[], float],
-) -> dict[str, Vectors]:
-    """Encode the same texts with each side, beginning with another each time; append seconds to `taken`."""
-    names = [*sides][number % len(sides) :] + [*sides][: number % len(sides)]
+def _turn(sides: dict[str, Side], turn: Turn, taken: dict[str, list[float]], clock: Callable[[], float]) -> dict[str, Vectors]:
+    """Encode the same texts with each side, beginning with another each time; append seconds to `taken`.
+
+    The first call is not timed: the other side left another number of threads, and torch takes 55 ms to make them anew.
+    """
+    first = turn.number % len(sides)
     made = {}
-    for name in names:
+    for name in [*sides][first:] + [*sides][:first]:
+        sides[name](turn.before)
         began = clock()
-        rows = [sides[name](some[start : start + size]) for start in range(0, len(some), size)]
+        rows = [sides[name](turn.texts[start : start + turn.size]) for start in range(0, len(turn.texts), turn.size)]
         taken[name].append(clock() - began)
         made[name] = np.concatenate(rows)
     return made
