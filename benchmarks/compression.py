@@ -37,10 +37,11 @@ from ranking.search import InvertedSearch
 from ranking.signals import Signals
 from streams import evaluation, formats
 from streams.answers import Remembered, index_of
+from streams.building import COMPACT, build, load_encoder
 from streams.catalogue import item_text
 from streams.datasets import Dataset
 from streams.evaluation import PRODUCT, Make, Row
-from streams.personalizer import COMPACT, Personalizer, build, load_encoder
+from streams.personalizer import Personalizer
 from streams.settings import Settings
 from streams.terminal import bar
 from streams.trial import Part, trial

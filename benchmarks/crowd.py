@@ -17,11 +17,11 @@ from kafka.errors import KafkaError
 from benchmarks import stage, texts
 from benchmarks.stage import BenchmarkError
 from ranking.index import ItemIndex
+from streams.building import load_encoder
 from streams.catalogue import Catalogue, apply
 from streams.connection import BrokerUnreachable
 from streams.kafka import open_consumer, open_producer
 from streams.messages import Event, encode
-from streams.personalizer import load_encoder
 from streams.reading import assign
 from streams.settings import Settings
 from streams.topics import topics

@@ -22,8 +22,9 @@ from ranking import rules
 from ranking.diversity import TAKEN, mmr
 from ranking.rules import Rules
 from streams import catalogue
+from streams.building import build, load_encoder
 from streams.messages import Event, Item
-from streams.personalizer import Personalizer, Sourced, build, load_encoder
+from streams.personalizer import Personalizer, Sourced
 from streams.settings import load
 from streams.signals import SignalCounter
 

@@ -54,9 +54,9 @@ from benchmarks.figures import percentile
 from benchmarks.stage import Message, Worker
 from ranking.index import ItemIndex
 from streams.broker import HOST, BrokerError
+from streams.building import load_encoder
 from streams.catalogue import item_text, text_hash
 from streams.messages import Event, Item, ItemVector, encode
-from streams.personalizer import load_encoder
 from streams.settings import Settings, load
 from streams.terminal import bar
 from streams.topics import create_topics, topics

@@ -34,9 +34,10 @@ from ranking.evaluate import Interval
 from ranking.learned import Learned
 from streams import evaluation, formats, report
 from streams.answers import Remembered, index_of, numbers_of
+from streams.building import build, load_encoder
 from streams.catalogue import item_text
 from streams.datasets import Dataset, DatasetError
-from streams.personalizer import Personalizer, build, load_encoder
+from streams.personalizer import Personalizer
 from streams.report import ReportError
 from streams.terminal import bar
 from streams.training import TrainingError, train

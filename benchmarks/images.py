@@ -29,9 +29,9 @@ from encoders import Encoder, fusion, image
 from encoders.fusion import Fusion, words_of
 from encoders.image import SIDE, Features, Pixels, decode
 from examples import load_catalogue
+from streams.building import load_encoder
 from streams.catalogue import item_text
 from streams.messages import Item
-from streams.personalizer import load_encoder
 from streams.settings import load
 from streams.terminal import bar
 

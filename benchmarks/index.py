@@ -21,8 +21,8 @@ from rich.table import Table
 
 from benchmarks import texts
 from ranking.index import IndexedItem, ItemIndex
+from streams.building import load_encoder
 from streams.catalogue import item_text
-from streams.personalizer import load_encoder
 from streams.settings import load
 from streams.terminal import bar
 

@@ -28,13 +28,13 @@ from ranking.bundle import Bundle
 from ranking.evaluate import difference, interval
 from ranking.learned import Learned
 from ranking.rounds import Plan, Round
-from streams import evaluation, formats, personalizer
+from streams import building, evaluation, formats
 from streams.answers import Remembered, index_of
+from streams.building import load_encoder
 from streams.catalogue import item_text
 from streams.datasets import Dataset, DatasetError
 from streams.lessons import Lessons, Listed
 from streams.messages import Event, RecommendationList, RecommendedItem
-from streams.personalizer import load_encoder
 from streams.terminal import bar
 from streams.training import Replay, train, turns, windows
 
@@ -224,7 +224,7 @@ def measure(given: argparse.Namespace, dataset: Dataset, console: Console) -> Ru
         with bar("encoding the items") as progress:
             index = index_of(dataset.items, float(events[0].at), encoder, settings, progress)
         encoder.save()
-        return Replay(personalizer.build(encoder, settings, index))
+        return Replay(building.build(encoder, settings, index))
 
     base = model_of(dataset, begin(), known, given.model)
     replay = begin()

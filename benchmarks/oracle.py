@@ -16,10 +16,11 @@ from kafka import TopicPartition
 from encoders.hashing import HashingEncoder
 from ranking.profile import key_of, unpack
 from streams.backfill import known_items
+from streams.building import build
 from streams.fence import is_mark
 from streams.kafka import open_consumer
 from streams.messages import BadMessage, DeadLetter, RecommendationList, decode_event
-from streams.personalizer import Personalizer, Sourced, build
+from streams.personalizer import Personalizer, Sourced
 from streams.reading import records
 from streams.settings import Settings
 from streams.topics import Topic, topics

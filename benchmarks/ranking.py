@@ -29,8 +29,9 @@ from ranking.lists import CHUNK  # noqa: E402
 from ranking.ranker import ZeroShot, is_allowed, score  # noqa: E402
 from ranking.retrieve import Candidates  # noqa: E402
 from ranking.train import Plan  # noqa: E402
+from streams.building import build  # noqa: E402
 from streams.messages import Event  # noqa: E402
-from streams.personalizer import Personalizer, build  # noqa: E402
+from streams.personalizer import Personalizer  # noqa: E402
 from streams.settings import Settings  # noqa: E402
 from streams.training import Replay, Sizes, train, turns  # noqa: E402
 

@@ -21,7 +21,7 @@ from streams.settings import Settings, load
 
 def encoder_loop(settings: Settings, count: int, words: int, threads: str) -> dict[str, Any]:
     """Return texts a second, on all cores or on the worker's own number of threads."""
-    from streams.personalizer import load_encoder
+    from streams.building import load_encoder
 
     if threads == "all":
         settings = settings.model_copy(update={"threads": os.cpu_count()})

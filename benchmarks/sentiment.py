@@ -23,9 +23,9 @@ from rich.table import Column, Table
 from encoders import EncoderError, sentiment
 from ranking.evaluate import Interval
 from streams import reviews, settings
+from streams.building import load_encoder
 from streams.datasets import DatasetError
 from streams.formats import NAMES, unpacked
-from streams.personalizer import load_encoder
 from streams.reviews import Review
 from streams.terminal import bar
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ranking import profile
-from streams import batching, personalize, personalizer, settings
+from streams import batching, building, personalize, personalizer, settings
 from streams.worker import run_worker
 
 FAILS = "UNRULY_FAILS"  # names the file while which is there the encoder fails
@@ -35,9 +35,9 @@ class Failing:
 
 
 def build(encoder: Any, *more: Any) -> personalizer.Personalizer:
-    """Stand in for `streams.personalizer.build`."""
+    """Stand in for `streams.building.build`."""
     flag = os.environ.get(FAILS)
-    return personalizer.build(Failing(encoder, Path(flag)) if flag else encoder, *more)
+    return building.build(Failing(encoder, Path(flag)) if flag else encoder, *more)
 
 
 def acknowledge_early() -> None:

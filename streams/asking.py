@@ -15,9 +15,9 @@ import msgspec
 
 from ranking.answering import REASON
 from streams.backfill import known_items
+from streams.building import build, load_encoder
 from streams.kafka import open_consumer
 from streams.messages import RecommendationList, RecommendedItem
-from streams.personalizer import build, load_encoder
 from streams.reading import assign
 from streams.rights import READ, check_right
 from streams.rows import Row

@@ -15,11 +15,12 @@ from rich.console import Console
 
 from encoders import Encoder
 from ranking.index import ItemIndex
+from streams.building import build, load_encoder
 from streams.catalogue import Catalogue, apply
 from streams.history import Done, History, ImportRefused, read, refuse_harm, run
 from streams.kafka import open_producer
+from streams.makers import new_index
 from streams.messages import BadMessage, Item, ItemVector, decode_item, decode_vector, encode
-from streams.personalizer import build, load_encoder, new_index
 from streams.reading import records
 from streams.settings import Settings
 from streams.terminal import bar

@@ -21,9 +21,10 @@ from ranking.index import ItemIndex
 from ranking.learned import Learned
 from ranking.signals import Signals, SignalSettings
 from streams.answers import Answers, Progress, ask_baseline, ask_product, numbers_of
+from streams.building import build
 from streams.catalogue import item_text
 from streams.datasets import Dataset
-from streams.personalizer import Personalizer, build
+from streams.personalizer import Personalizer
 from streams.reach import Reach, Reached
 from streams.settings import Settings, load
 from streams.trial import Trial

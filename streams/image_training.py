@@ -15,9 +15,9 @@ from encoders import fusion, image
 from encoders.fusion import Fusion
 from encoders.image import Features, ImageEncoder, ImageError, decode
 from streams import pictures
+from streams.building import load_encoder
 from streams.catalogue import item_text
 from streams.messages import BadMessage, Item
-from streams.personalizer import load_encoder
 from streams.rows import rows
 from streams.sending import item_of
 from streams.settings import Settings

@@ -26,7 +26,7 @@ from ranking.bundle import Bundle
 from ranking.online import OnlineError, Steps
 from ranking.profile import RecordError, key_of, unpack
 from ranking.rounds import Plan, Round
-from streams import fetching, personalizer, rebootstrap, releases
+from streams import building, fetching, rebootstrap, releases
 from streams.connection import connection
 from streams.erasure import Erasures
 from streams.fence import is_mark
@@ -66,7 +66,7 @@ class Learning(Service):  # type: ignore[misc]  # mode is untyped to mypy here
         self.counted = LearnMetrics(self.metrics)
         self._settings, self._names = settings, topics(settings)
         index, signals = held.snapshot.index, held.signals
-        self.personalizer: Personalizer = personalizer.build(held.encoder, settings, index, signals)
+        self.personalizer: Personalizer = building.build(held.encoder, settings, index, signals)
         followed = (self._names.item_vectors, self._names.item_signals, self._names.erasures)
         offsets = held.snapshot.offsets
         self._follower = Follower(settings, followed, index, signals, Erasures(), held.state, offsets, self.metrics)

@@ -18,11 +18,11 @@ from ranking.train import Plan
 from streams import ablation, evaluation, report
 from streams.ablation import Parts
 from streams.answers import Remembered, index_of
+from streams.building import build, load_encoder
 from streams.catalogue import item_text
 from streams.datasets import Dataset
 from streams.evaluation import Baselines, Verdict
 from streams.messages import Event
-from streams.personalizer import build, load_encoder
 from streams.settings import Settings
 from streams.terminal import bar
 from streams.training import Sizes, Training

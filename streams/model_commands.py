@@ -92,7 +92,7 @@ def publish(
     """Put a model on the topic that workers follow. Example: [bold]headrace model publish model --use[/bold]"""
     from ranking import bundle
     from streams import releases
-    from streams.personalizer import load_encoder
+    from streams.building import load_encoder
 
     settings = all_settings.load(broker=broker)
     made = bundle.load(folder)

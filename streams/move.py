@@ -21,12 +21,12 @@ import msgspec
 from kafka import KafkaProducer
 
 from ranking.profile import without_watermarks
+from streams.building import load_encoder
 from streams.fence import is_mark
 from streams.handover import commits, owners
 from streams.history import GRACE_S
 from streams.kafka import live_members, open_producer
 from streams.messages import Erasure, decode_erasure, decode_signal, encode
-from streams.personalizer import load_encoder
 from streams.reading import records
 from streams.settings import Settings
 from streams.terminal import bar

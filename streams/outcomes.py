@@ -24,9 +24,9 @@ import numpy as np
 
 from ranking import ratios
 from ranking.ratios import Estimate
+from streams.building import weights_of
 from streams.experiments import Experiment
 from streams.messages import ERASE, MAX_AHEAD_S, BadMessage, Event, RecommendationList, decode_event
-from streams.personalizer import weights_of
 from streams.reading import records
 from streams.settings import Settings
 from streams.topics import partition_of, topics

@@ -15,33 +15,24 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-import encoders
-from encoders import Encoder, sentiment
-from encoders.narrow import NarrowEncoder
+from encoders import Encoder
 from encoders.sentiment import SentimentHead
 from ranking import answering
 from ranking.answering import Asked
-from ranking.business import BusinessRule
 from ranking.conditions import Condition
-from ranking.explore import Explore
-from ranking.index import ItemIndex
 from ranking.learned import Learned
 from ranking.lists import ListMaker
-from ranking.profile import MAX_TOUCHES, HalfLives, Profile, Touch, Update, fold, is_counted, key_of, pack, unpack
+from ranking.profile import MAX_TOUCHES, Profile, Touch, Update, fold, is_counted, key_of, pack, unpack
 from ranking.ranker import ZeroShot
-from ranking.rules import Rules
-from ranking.signals import Signals, SignalSettings
-from streams import experiments, questions, rulebook
+from streams import questions
 from streams.experiments import Experiment, Variant
+from streams.makers import under
 from streams.messages import ASK, Event, Interaction, RecommendedItem
-from streams.pictures import with_images
 from streams.readings import Readings, read_all
-from streams.settings import Settings
 
 AFTER = 5  # touches before an item's that count as co-visits
 ASKS = frozenset({"wish", "search", ASK})  # words of these kinds ask for something, others state something
 WATCHED = 0.9  # share of a video or text from which on it counts as seen
-COMPACT = {"none": 1, "half": 2, "third": 3, "quarter": 4}  # what a vector's width is divided by
 WITH_ITEM = 0.5  # what the words about an item weigh against words alone: the item's own vector says most of it
 
 
@@ -177,7 +168,7 @@ class Personalizer:
         """Split users from the next list on. A variant that names a version waits for `use_for_variants`."""
         self.experiment, self._makers = experiment, {}
         variants = experiment.variants if experiment is not None else ()
-        self._plain = {variant.name: _under(self.maker, variant.settings) for variant in variants}
+        self._plain = {variant.name: under(self.maker, variant.settings) for variant in variants}
         self._arm(lambda variant: self.maker.model if variant.model is None else variant.weights)
 
     @property
@@ -331,95 +322,6 @@ class _Spoken:
     pull: NDArray[np.float32] | None = None
     ask: NDArray[np.float32] | None = None
     push: NDArray[np.float32] | None = None
-
-
-def load_encoder(settings: Settings) -> Encoder:
-    """Return the encoder that the settings name, narrowed and with images as they ask. Raises EncoderError."""
-    texts: Encoder = encoders.load(
-        settings.encoder,
-        device=settings.device,
-        dtype=settings.dtype,
-        max_tokens=settings.max_tokens,
-        threads=settings.threads,
-        cache=settings.cache_dir,
-    )
-    if settings.compact != "none":
-        texts = NarrowEncoder(texts, texts.dim // COMPACT[settings.compact])
-    return texts if settings.images is None else with_images(texts, settings)
-
-
-def new_index(encoder: Encoder, settings: Settings) -> ItemIndex:
-    """Return an empty index for this encoder's vectors that keeps the attributes which the settings' rules ask for."""
-    return ItemIndex(encoder.dim, encoder.id, kept_attributes(settings))
-
-
-def kept_attributes(settings: Settings) -> tuple[str, ...]:
-    """Return the names of the attributes that questions and rules ask for, those of an experiment's variants too."""
-    experiment = experiments.of(settings)
-    variants = experiment.variants if experiment is not None else ()
-    each = [settings, *[variant.settings for variant in variants]]
-    asked = (settings.price_attribute, settings.currency_attribute)
-    return tuple(sorted({*asked, *rulebook.attributes_of([rule for own in each for rule in _rules(own)])}))
-
-
-def _rules(settings: Settings) -> tuple[BusinessRule, ...]:
-    return () if settings.rules is None else rulebook.read(settings.rules, settings.list_size)
-
-
-def build(encoder: Encoder, settings: Settings, index: ItemIndex | None = None, signals: Signals | None = None) -> Personalizer:
-    """Return the Personalizer that the settings describe, over this index and these signals."""
-    half_lives = HalfLives(
-        long_s=settings.long_half_life_days * 86_400.0,
-        short_s=settings.short_half_life_hours * 3_600.0,
-        avoid_s=settings.avoid_half_life_days * 86_400.0,
-        asked_s=settings.asked_half_life_hours * 3_600.0,
-    )
-    trend = SignalSettings(settings.trend_half_life_hours * 3_600.0, settings.popular_half_life_days * 86_400.0)
-    index = index if index is not None else new_index(encoder, settings)
-    maker = _under(ListMaker(index, signals if signals is not None else Signals(trend), half_lives=half_lives), settings)
-    return Personalizer(
-        encoder,
-        maker,
-        weights_of(settings),
-        settings.text_length,
-        head_of(settings, encoder),
-        settings.price_attribute,
-        settings.currency_attribute,
-    )
-
-
-def head_of(settings: Settings, encoder: Encoder) -> SentimentHead | None:
-    """Return the head that judges opinions, None where the cue words do. Raises HeadError."""
-    if settings.sentiment is None:
-        return None
-    head = sentiment.load(settings.sentiment)
-    head.check(encoder.id, encoder.dim)
-    return head
-
-
-def weights_of(settings: Settings) -> Weights:
-    """Return what events weigh by the settings."""
-    return Weights(settings.event_weights, settings.rating_scale, frozenset(settings.seen_types))
-
-
-def _under(maker: ListMaker, settings: Settings) -> ListMaker:
-    """Return a maker whose lists are as the settings ask for: of the size, limits, rules and exploration."""
-    business = _rules(settings)
-    maker.index.watch(rule.condition for rule in business)
-    limits = Rules(
-        size=settings.list_size,
-        max_per_category=settings.max_per_category,
-        diversity=settings.diversity,
-        max_per_brand=settings.max_per_brand,
-        by_likeness=settings.diversity_by == "likeness",
-    )
-    return replace(
-        maker,
-        rules=limits,
-        candidates=settings.candidates,
-        business=business,
-        explore=Explore(settings.explore, settings.explore_days * 86_400.0, settings.explore_touches),
-    )
 
 
 def _seed(user: str, profile: Profile) -> int:

@@ -44,6 +44,7 @@ from ranking.profile import NewerRecord, RecordError
 from streams import fetching, rebootstrap
 from streams.backfill import AT_ONCE
 from streams.batching import Outbox, Outgoing, acknowledged
+from streams.building import build, load_encoder
 from streams.connection import connection
 from streams.fence import Fences, is_mark
 from streams.forget import erasures
@@ -51,7 +52,7 @@ from streams.handover import commits, hand_over, owners
 from streams.kafka import live_members
 from streams.messages import decode_vector
 from streams.personalize import FATAL
-from streams.personalizer import Folded, Sourced, build, load_encoder
+from streams.personalizer import Folded, Sourced
 from streams.reading import records
 from streams.revector import Vectors
 from streams.rights import check_worker_rights

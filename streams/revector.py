@@ -17,8 +17,8 @@ from streams.backfill import AT_ONCE, item_changes
 from streams.batching import Outgoing
 from streams.catalogue import Catalogue, apply
 from streams.desk import SEND_MOST
+from streams.makers import new_index
 from streams.messages import BadMessage, Item, ItemVector, decode_item, encode
-from streams.personalizer import new_index
 from streams.settings import Settings
 from streams.sift import sift
 from streams.topics import partition_of, topics

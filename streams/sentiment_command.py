@@ -37,7 +37,7 @@ def train(
 
     from encoders import sentiment as heads
     from streams import reviews as rated
-    from streams.personalizer import load_encoder
+    from streams.building import load_encoder
 
     settings = all_settings.load()
     with bar("reading") as progress:
@@ -69,7 +69,7 @@ def judge(
 ) -> None:
     """Show what a head makes of texts, from -1 to 1. Example: [bold]headrace sentiment judge "真好喝" "disappointing"[/bold]"""
     from encoders import sentiment as heads
-    from streams.personalizer import load_encoder
+    from streams.building import load_encoder
 
     loaded = heads.load(head)
     encoder = load_encoder(all_settings.load())

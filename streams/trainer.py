@@ -22,13 +22,13 @@ from ranking.team import ALONE, Team
 from ranking.train import Plan, Tell
 from streams import evaluation, report
 from streams.answers import Remembered, index_of
+from streams.building import build, load_encoder
 from streams.catalogue import item_text
 from streams.checkpoint import Checkpoint, digest_of
 from streams.curves import curves
 from streams.datasets import Dataset
 from streams.evaluation import Verdict
 from streams.messages import Event
-from streams.personalizer import build, load_encoder
 from streams.settings import Settings
 from streams.terminal import Show, stages
 from streams.training import Sizes, train

@@ -22,16 +22,17 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from encoders import Encoder, EncoderError
 from ranking.index import ItemIndexError
 from ranking.signals import Signals, SignalsError, SignalSettings
-from streams import experiments, fetching, personalizer, rebootstrap, reread
+from streams import building, experiments, fetching, makers, rebootstrap, reread
 from streams.app import FlowApp, build
 from streams.batching import die
+from streams.building import load_encoder
 from streams.catalogue import Catalogue
 from streams.connection import BrokerUnreachable, RightsError, connection
 from streams.experiments import ExperimentError
 from streams.handover import OtherEncoder, refuse_other
 from streams.kafka import wait_for_broker
 from streams.memory import give_back
-from streams.personalizer import Personalizer, load_encoder
+from streams.personalizer import Personalizer
 from streams.recent import Recent
 from streams.rights import check_worker_rights
 from streams.rulebook import RulesError
@@ -62,7 +63,7 @@ REFUSALS = (
 Build = Callable[..., Personalizer]
 
 
-def run_worker(settings: Settings, build_personalizer: Build = personalizer.build) -> int:
+def run_worker(settings: Settings, build_personalizer: Build = building.build) -> int:
     """Run a worker until SIGTERM or SIGINT; return its exit code."""
     began = time.monotonic()
     rebootstrap.install()
@@ -91,7 +92,7 @@ class Ground(NamedTuple):
     snapshot: Snapshot
 
 
-def prepare(settings: Settings, build_personalizer: Build = personalizer.build) -> tuple[FlowApp, StateFolder]:
+def prepare(settings: Settings, build_personalizer: Build = building.build) -> tuple[FlowApp, StateFolder]:
     """Check everything as `ground` does, then build the app. Raises what `ground` raises, RulesError and
     ExperimentError."""
     judge = None if settings.rerank is None else reread.judge_of(settings, settings.rerank)
@@ -127,7 +128,7 @@ def ground(settings: Settings, check_rights: Callable[[Settings], None]) -> Grou
     refuse_other(settings, encoder.id)
     state.open()
     signals = Signals(SignalSettings(settings.trend_half_life_hours * 3_600.0, settings.popular_half_life_days * 86_400.0))
-    snapshot = state.restore(signals, asyncio.run(_bounds(settings)), personalizer.kept_attributes(settings))
+    snapshot = state.restore(signals, asyncio.run(_bounds(settings)), makers.kept_attributes(settings))
     return Ground(encoder, state, signals, snapshot)
 
 

@@ -83,7 +83,7 @@ def unpacked(record: bytes | None) -> dict[str, Any]:
 
 
 def build(*parts: Any) -> Any:
-    """Stand in for `streams.personalizer.build`."""
+    """Stand in for `streams.building.build`."""
     return CountingPersonalizer()
 
 

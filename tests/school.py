@@ -20,8 +20,9 @@ from ranking.links import LINKS, Links
 from ranking.online import Example, Shown, example
 from ranking.towers import Shape
 from ranking.train import Plan, new_towers
+from streams.building import build
 from streams.messages import EVENT_TYPES
-from streams.personalizer import Personalizer, build
+from streams.personalizer import Personalizer
 from streams.settings import Settings
 
 ITEMS = [f"i{number:02d}" for number in range(48)]

@@ -25,11 +25,11 @@ from ranking.train import Plan
 from streams import ablation, evaluation, report
 from streams.ablation import GROUPS, LINEAR, ZERO_SHOT, Parts
 from streams.answers import index_of
+from streams.building import build
 from streams.datasets import Dataset
 from streams.evaluation import Verdict, settings_for
 from streams.measuring import measure
 from streams.messages import Event, Item
-from streams.personalizer import build
 from streams.training import CROSSED, Sizes, Training
 from streams.trial import trial
 

@@ -16,8 +16,10 @@ from ranking.business import BusinessRule
 from ranking.conditions import Condition
 from ranking.index import IndexedItem, ItemIndex
 from ranking.profile import ASKED, LONG, interests_of, key_of, unpack
+from streams.building import build
+from streams.makers import kept_attributes
 from streams.messages import BadMessage, Event, decode_event, encode
-from streams.personalizer import Personalizer, build, kept_attributes
+from streams.personalizer import Personalizer
 from streams.settings import Settings
 
 ENCODER = Counting()

@@ -20,12 +20,13 @@ from kafka import KafkaConsumer
 from encoders.hashing import HashingEncoder
 from ranking.profile import Profile
 from streams.backfill import encode_missing, import_file, known_items
+from streams.building import build
 from streams.connection import connection
 from streams.fence import MARK
 from streams.history import ImportRefused, read, run
 from streams.kafka import open_producer
 from streams.messages import BadMessage, Event, Interactions
-from streams.personalizer import Sourced, build
+from streams.personalizer import Sourced
 from streams.reading import newest, records
 from streams.rows import Row, RowError
 from streams.sending import send_events, send_items

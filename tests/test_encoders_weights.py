@@ -181,9 +181,9 @@ def test_trained_images_are_found_by_words(
     from benchmarks.images import COLOURS, PATTERNS, Product, draw
     from ranking.index import ItemIndex
     from streams.__main__ import main
+    from streams.building import load_encoder
     from streams.catalogue import Catalogue
     from streams.messages import Item
-    from streams.personalizer import load_encoder
     from streams.settings import load
 
     colours, patterns, rng = list(COLOURS), list(PATTERNS), random.Random(1)

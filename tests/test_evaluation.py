@@ -20,11 +20,11 @@ from ranking.bundle import Bundle, Head, sealed
 from ranking.evaluate import NOTHING
 from streams import evaluation, reach, report
 from streams.answers import MOST, Remembered, ask_baseline, ask_product, best, blocks, index_of, numbers_of
+from streams.building import build
 from streams.datasets import Dataset, DatasetError, GivenRow, in_order, of
 from streams.evaluation import Verdict, settings_for
 from streams.measuring import seen_before
 from streams.messages import Event, Item
-from streams.personalizer import build
 from streams.reach import ALL, Reached
 from streams.trial import Case, Trial, trial
 

@@ -20,10 +20,12 @@ from test_governed_step import made
 from ranking.learned import Learned
 from ranking.ranker import ZeroShot
 from streams import experiments, outcomes, reading, releases
+from streams.building import build, load_encoder
 from streams.catalogue import Catalogue, apply
 from streams.experiments import Experiment, ExperimentError
+from streams.makers import kept_attributes, new_index
 from streams.messages import RecommendationList, encode
-from streams.personalizer import Personalizer, build, kept_attributes, load_encoder, new_index
+from streams.personalizer import Personalizer
 from streams.settings import Settings, SettingsError, load
 
 DOCS = Path(__file__).parent.parent / "docs" / "experiments.md"

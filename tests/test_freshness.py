@@ -26,10 +26,11 @@ from ranking.evaluate import NOTHING
 from ranking.online import Steps
 from ranking.profile import unpack
 from streams.answers import ask_product, index_of, numbers_of
+from streams.building import build
 from streams.datasets import Dataset, by_time
 from streams.evaluation import settings_for
 from streams.messages import Event, Item
-from streams.personalizer import Personalizer, build
+from streams.personalizer import Personalizer
 from streams.trial import Trial, trial
 
 SIDE = 20

@@ -35,6 +35,7 @@ from encoders.hashing import HashingEncoder
 from ranking.index import ItemIndex
 from ranking.profile import interests_of, key_of, unpack
 from streams import catalogue, messages
+from streams.building import build
 from streams.catalogue import Catalogue
 from streams.desk import Desk
 from streams.encode_thread import EncodeThread
@@ -51,7 +52,7 @@ from streams.messages import (
     encode,
 )
 from streams.metrics import Metrics
-from streams.personalizer import Personalizer, Sourced, build
+from streams.personalizer import Personalizer, Sourced
 from streams.settings import load
 from streams.topics import Topics, partition_of, topics
 from streams.vectorize import CatalogueStep

@@ -9,8 +9,10 @@ from planted import DAY, NOW, Counting, event, sourced
 
 from ranking.govern import EXPLORED
 from streams import catalogue
+from streams.building import build
+from streams.makers import new_index
 from streams.messages import Item, encode
-from streams.personalizer import Personalizer, build, new_index
+from streams.personalizer import Personalizer
 from streams.settings import load
 
 ENCODER = Counting()

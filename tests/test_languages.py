@@ -13,8 +13,9 @@ from planted import NOW, event, sourced
 
 import examples
 from encoders.hashing import HashingEncoder
+from streams.building import build
 from streams.catalogue import Catalogue, apply
-from streams.personalizer import build, new_index
+from streams.makers import new_index
 from streams.settings import load
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are no part of the installed package

@@ -22,8 +22,9 @@ from ranking.lists import Scored
 from ranking.ranker import Scores, ZeroShot, score
 from ranking.retrieve import Candidates
 from ranking.train import Plan
+from streams.building import build
 from streams.messages import Event
-from streams.personalizer import Personalizer, build
+from streams.personalizer import Personalizer
 from streams.settings import Settings
 from streams.training import WINDOW, WINDOW_S, Replay, Sizes, TrainingError, train, turns, windows
 

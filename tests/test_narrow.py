@@ -10,7 +10,7 @@ from planted import Counting, clusters
 
 from encoders import EncoderError
 from encoders.narrow import NarrowEncoder, narrowed
-from streams.personalizer import load_encoder
+from streams.building import load_encoder
 from streams.settings import load
 from streams.topics import topics
 

@@ -11,8 +11,9 @@ from planted import DAY, NOW, Counting, event, sourced
 from ranking.index import IndexedItem, ItemIndex
 from ranking.profile import ASKED, AVOID, LONG, SHORT, RecordError, interests_of, seen_keys, unpack
 from ranking.profile import key_of as key
+from streams.building import build
 from streams.messages import Event, Interaction
-from streams.personalizer import WITH_ITEM, Folded, Personalizer, Sourced, build
+from streams.personalizer import WITH_ITEM, Folded, Personalizer, Sourced
 from streams.settings import Settings
 
 TEXTS = {

@@ -22,11 +22,12 @@ from ranking.profile import FORMAT, NewerRecord
 from streams import rebuild as rebuilding
 from streams.__main__ import main
 from streams.backfill import known_items
+from streams.building import build
 from streams.fence import is_mark
 from streams.handover import OtherEncoder, commits, hand_over, owners, refuse_other
 from streams.kafka import live_members
 from streams.messages import ERASE, BadMessage, decode_event
-from streams.personalizer import Sourced, build
+from streams.personalizer import Sourced
 from streams.reading import records
 from streams.rebuild import Rebuild, RebuildRefused, rebuild
 from streams.scratch import Scratch

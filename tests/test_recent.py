@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from encoders import Encoder, Vectors
 from encoders.hashing import HashingEncoder
+from streams.building import build
 from streams.messages import Event
 from streams.metrics import Metrics
-from streams.personalizer import build
 from streams.recent import Recent
 from streams.settings import SettingsError, load
 

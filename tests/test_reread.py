@@ -37,14 +37,16 @@ from ranking.rules import Rules
 from ranking.signals import Signals
 from streams import catalogue, reread
 from streams.batching import Outgoing
+from streams.building import build
 from streams.desk import Desk
 from streams.encode_thread import EncodeThread
 from streams.erasure import Erasures
 from streams.inlet import Batch, Inlet
+from streams.makers import new_index
 from streams.messages import Erasure, Item, RecommendationList, RecommendedItem, decode_event
 from streams.metrics import Metrics
 from streams.personalize import Personalize
-from streams.personalizer import Personalizer, Sourced, build, new_index
+from streams.personalizer import Personalizer, Sourced
 from streams.reread import MOST, REST_S, Published, Rereading, movable, moved
 from streams.settings import Settings, SettingsError, load
 from streams.topics import topics

@@ -12,7 +12,7 @@ import pytest
 from ranking.business import BusinessRule
 from ranking.conditions import Attribute, Condition
 from streams import rulebook
-from streams.personalizer import kept_attributes
+from streams.makers import kept_attributes
 from streams.settings import SettingsError, load
 
 DOCS = Path(__file__).parent.parent / "docs" / "rules.md"

@@ -16,8 +16,9 @@ from encoders.sentiment import DEADBAND, HeadError, SentimentHead
 from ranking.index import IndexedItem, ItemIndex
 from ranking.profile import AVOID, SHORT, interests_of, key_of, unpack
 from streams import reviews
+from streams.building import build
 from streams.messages import Event
-from streams.personalizer import Personalizer, build
+from streams.personalizer import Personalizer
 from streams.settings import Settings, load
 from streams.worker import REFUSALS
 

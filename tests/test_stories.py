@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import encoders
 import examples
 from examples import Story
-from streams import catalogue, personalizer
+from streams import building, catalogue
 from streams.messages import Event, Item
 from streams.personalizer import Personalizer, Sourced
 from streams.settings import load
@@ -61,7 +61,7 @@ def encoder() -> encoders.Encoder:
 def world(encoder: encoders.Encoder, vectors: dict[str, NDArray[np.float32]]) -> World:
     """Return a world of its own for each story, as the demo has it before the first one."""
     remembering = Remembering(encoder, vectors)
-    step = personalizer.build(remembering, load())
+    step = building.build(remembering, load())
     world = World(step, SignalCounter(step.maker.signals), catalogue.Catalogue(remembering))
     world.publish(examples.load_catalogue(), NOW - 20 * 86_400.0)
     history = examples.load_history(ending_at=NOW - 600.0)
@@ -144,7 +144,7 @@ QUESTIONS = [
 def test_questions_are_answered(encoder: encoders.Encoder, vectors: dict[str, NDArray[np.float32]]) -> None:
     """Questions in both languages are answered first by what they ask for, also in the other language, and within bounds."""
     remembering = Remembering(encoder, vectors)
-    step = personalizer.build(remembering, load())
+    step = building.build(remembering, load())
     index = step.maker.index
     messages = catalogue.Catalogue(remembering).vectors([(item, NOW) for item in examples.load_catalogue()], index)
     catalogue.apply(messages, index)

@@ -22,12 +22,12 @@ from ranking import bundle
 from ranking.bundle import Bundle
 from ranking.train import Plan
 from streams import training
+from streams.building import load_encoder
 from streams.corpus import from_topics
 from streams.datasets import of
 from streams.erasure import key_of
 from streams.kafka import open_producer
 from streams.messages import Erasure, encode
-from streams.personalizer import load_encoder
 from streams.settings import Settings, load
 from streams.topics import create_topics, partition_of, topics
 from streams.trainer import Order, run

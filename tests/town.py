@@ -10,9 +10,10 @@ import numpy as np
 
 from ranking.bundle import Bundle
 from ranking.train import Plan
+from streams.building import build, load_encoder
 from streams.catalogue import Catalogue, apply
+from streams.makers import new_index
 from streams.messages import Event, Item
-from streams.personalizer import build, load_encoder, new_index
 from streams.settings import Settings
 from streams.training import Sizes, train
 
