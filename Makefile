@@ -23,7 +23,8 @@ test: setup  ## lint, types and all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not kafka and not embedded"
+	$(BIN)/pytest -m "kafka or embedded"
 
 bench: setup  ## speed: drain, latency, new items, restart, memory
 	$(BIN)/python -m benchmarks.flow

@@ -158,15 +158,6 @@ def _worlds(address: str, folder: Path) -> Iterator[WorldFactory]:
         _forget_refused_sockets()
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Where pytest-xdist hands files out to workers, have it begin with those that take minutes: the last one runs alone."""
-    yield  # to pytest-randomly
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        long = {item.path for item in items if item.get_closest_marker("kafka") or item.get_closest_marker("timeout")}
-        items.sort(key=lambda item: item.path not in long)
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say loudly what was not tested."""
     skipped = [report for report in terminalreporter.stats.get("skipped", []) if "KAFKA_HOME" in str(report.longrepr)]
