@@ -1,4 +1,4 @@
-"""Lists that are read once more: what may move and what stays, never out of order, never in the way of what users wait for."""
+"""Lists that are read once more: never out of order, never in the way of what users wait for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -21,20 +20,11 @@ import pytest
 import torch
 from conftest import Done
 from flows import Worker, World, eventually
-from planted import NOW, Counting, index_of, unit
+from planted import NOW, Counting
 from test_app_embedded import get
 from test_encoders_tiny import WORDS, make_folder
 
 from encoders import judge
-from ranking import answering, govern
-from ranking.business import BusinessRule
-from ranking.conditions import Condition
-from ranking.explore import mix
-from ranking.lists import ListMaker
-from ranking.profile import key_of
-from ranking.reorder import reorder
-from ranking.rules import Rules
-from ranking.signals import Signals
 from streams import catalogue, reread
 from streams.batching import Outgoing
 from streams.building import build
@@ -47,124 +37,12 @@ from streams.messages import Erasure, Item, RecommendationList, RecommendedItem,
 from streams.metrics import Metrics
 from streams.personalize import Personalize
 from streams.personalizer import Personalizer, Sourced
-from streams.reread import MOST, REST_S, Published, Rereading, movable, moved
+from streams.reread import MOST, REST_S, Published, Rereading
 from streams.settings import Settings, SettingsError, load
 from streams.topics import topics
 
 TOPICS = topics(Settings.model_construct(partitions=1))
 NAMES = "abcdef"
-
-
-# -- the order
-
-
-def maker(categories: str = "123456", rules: Sequence[BusinessRule] = (), **limits: Any) -> ListMaker:
-    """Return a maker over the items a to f, each of the category that stands in its place."""
-    index = index_of({name: unit(*np.eye(6)[n]) for n, name in enumerate(NAMES)}, dict(zip(NAMES, categories, strict=True)))
-    index.watch(rule.condition for rule in rules)
-    return ListMaker(index, Signals(), rules=Rules(**{"diversity": 0.0, **limits}), business=tuple(rules))
-
-
-def order(made: ListMaker, names: str, *chances: float) -> str:
-    """Return items in the order of their chances."""
-    return "".join(names[place] for place in reorder(made, names, chances, NOW))
-
-
-def test_items_stand_by_their_chances() -> None:
-    """The likeliest first, also where a chance is certain; what has left the index stands behind, as it stood."""
-    assert order(maker(), "abc", 0.2, 0.9, 0.5) == "bca"
-    assert order(maker(), "abc", 0.0, 1.0, 0.5) == "bca"
-    assert order(maker(), "axby", 0.2, 0.9, 0.5, 0.9) == "baxy"
-    assert order(maker(), "xy", 0.2, 0.9) == "xy"
-
-
-def test_boosts_and_buries_multiply_the_odds() -> None:
-    """What is wanted at even odds and boosted by three is ahead of .7, and not of .8; a bury the other way."""
-    boost = BusinessRule("r", "boost", Condition(items=frozenset("a")), factor=3.0)
-    bury = BusinessRule("r", "bury", Condition(items=frozenset("a")), factor=1 / 3)
-    assert order(maker(rules=[boost]), "ba", 0.7, 0.5) == "ab"
-    assert order(maker(rules=[boost]), "ba", 0.8, 0.5) == "ba"
-    assert order(maker(rules=[bury]), "ab", 0.7, 0.5) == "ba"
-    assert order(maker(), "ab", 0.7, 0.5) == "ab"
-
-
-def test_a_list_does_not_become_all_of_one_kind() -> None:
-    """An item loses for those of its kind above it as it did when the list was made; what a limit held back stays behind."""
-    alike = (0.9, 0.89, 0.88)
-    assert order(maker("112233"), "abc", *alike) == "abc"
-    assert order(maker("112233", diversity=1.0), "abc", *alike) == "acb"
-    assert order(maker("112233", diversity=1.0), "abc", 0.9, 0.89, 0.1) == "abc"
-    assert order(maker("112233", max_per_category=1), "abc", 0.9, 0.89, 0.01) == "acb"
-
-
-# -- what may move
-
-
-def listed(*reasons: str, propensity: float | None = None) -> tuple[RecommendedItem, ...]:
-    """Return a list of the items a, b, ... with these reasons."""
-    return tuple([RecommendedItem(name, 0.1, reason, propensity) for name, reason in zip(NAMES, reasons, strict=False)])
-
-
-KNOWN = {name: Item(item_id=name, title=name) for name in NAMES}
-
-
-def test_answers_pins_and_explored_items_stay() -> None:
-    """The others are read, the first few of them; what the catalogue does not know is none."""
-    own = listed("new", answering.REASON, "pinned: spring", "like Tea", govern.EXPLORED, "popular now")
-    assert movable(own, KNOWN, 9) == [0, 3, 5]
-    assert movable(own, KNOWN, 2) == [0, 3]
-    assert movable(own, {name: KNOWN[name] for name in "abdf"}, 9) == [0, 3, 5]
-    assert movable(own, {name: KNOWN[name] for name in "ab"}, 9) == []
-
-
-def test_the_others_change_places_among_each_other() -> None:
-    """Items take their scores and reasons with them, places keep their propensities."""
-    own = tuple([RecommendedItem(name, n / 10, f"why {name}", 1 / (n + 1)) for n, name in enumerate("abcd")])
-    assert moved(own, [0, 2, 3], [2, 0, 1]) == (
-        RecommendedItem("d", 0.3, "why d", 1.0),
-        own[1],
-        RecommendedItem("a", 0.0, "why a", 1 / 3),
-        RecommendedItem("c", 0.2, "why c", 1 / 4),
-    )
-
-
-def test_propensities_stay_true() -> None:
-    """Over 20,000 draws each item stands at each place of the reread list as often as its propensity says."""
-    size, top, share, draws = 8, 3, 0.2, 20_000
-    names, new = [f"r{n}" for n in range(size)], [f"n{n}" for n in range(5)]
-    known = {name: Item(item_id=name, title=name) for name in names + new}
-    wanted = {name: n for n, name in enumerate(["r2", "r0", "r1"])}
-    keys = np.array([key_of(name) for name in new], np.uint64)
-    counts: Counter[tuple[int, RecommendedItem]] = Counter()
-    left_alone = 0
-    for seed in range(draws):
-        placed = mix(list(range(size)), [False] * size, list(range(size, size + len(new))), keys, share, seed)
-        own = tuple(
-            [
-                RecommendedItem((names + new)[each.column], 0.1, govern.EXPLORED if each.is_explored else "", each.propensity)
-                for each in placed
-            ]
-        )
-        places = movable(own, known, top)
-        left_alone += not places
-        by_wish = sorted(range(len(places)), key=lambda row: wanted[own[places[row]].item_id])
-        counts.update(enumerate(moved(own, places, by_wish)))
-    assert left_alone == 0  # five of seven places given away leave three
-    chances = np.array([each.propensity for _, each in counts])
-    errors = np.sqrt(chances * (1.0 - chances) / draws)
-    assert np.all(np.abs(np.array(list(counts.values())) / draws - chances) <= 4.5 * errors + 1e-9)
-    assert {each.item_id for place, each in counts if place == 0} == {"r2"}
-
-
-def test_a_list_that_explores_is_reread_as_a_whole_or_not_at_all() -> None:
-    """Which items change places must not hang on the draw: where too few ranked ones are left, all stay."""
-    own = listed("new", "new", govern.EXPLORED, "new", propensity=0.5)
-    assert movable(own, KNOWN, 3) == [0, 1, 3]
-    assert movable(own, KNOWN, 4) == []
-    assert movable(listed("new", "new", govern.EXPLORED, "new"), KNOWN, 4) == [0, 1, 3]
-
-
-# -- when
 
 
 class Planned:
