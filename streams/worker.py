@@ -167,7 +167,7 @@ def run(app: FlowApp, began: float) -> int:
 def _bound_stop(app: FlowApp, loop: asyncio.AbstractEventLoop, until: float = math.inf) -> None:
     """Look each second whether the app is to stop; end the process where that takes too long, as when Kafka is away."""
     if loop.time() > until:
-        die(f"told to stop {STOP_S:.0f} s ago, and Kafka does not acknowledge what was sent")
+        die(f"stopping has taken {STOP_S:.0f} s, as it does when Kafka acknowledges nothing")
     if app.should_stop:
         until = min(until, loop.time() + STOP_S)
     loop.call_later(1.0, _bound_stop, app, loop, until)

@@ -122,5 +122,5 @@ def test_a_worker_stops_though_kafka_is_away(tmp_path: Path, monkeypatch: pytest
         eventually(world.lists, bool)  # of the first four: the others are in work
         broker.process.kill()
     assert worker.stop() == EXIT_UNACKNOWLEDGED, worker.said()
-    assert "told to stop 2 s ago, and Kafka does not acknowledge" in worker.said()
+    assert "stopping has taken 2 s, as it does when Kafka acknowledges nothing: the worker ends" in worker.said()
     world.close()
