@@ -19,7 +19,7 @@ from streams.building import build, load_encoder
 from streams.kafka import open_consumer
 from streams.messages import RecommendationList, RecommendedItem
 from streams.reading import assign
-from streams.rights import READ, check_right
+from streams.rights import check_command_rights
 from streams.rows import Row
 from streams.sending import send_events
 from streams.settings import Settings
@@ -34,8 +34,8 @@ class NotAnswered(LookupError):  # noqa: N818  reads as what happened
 
 def of_user(settings: Settings, user_id: str, text: str, wait_s: float) -> list[RecommendedItem]:
     """Send a user's question and return what answers it in the list that comes. Raises NotAnswered, BadMessage, TopicError."""
+    check_command_rights(settings, "ask --user")
     recommendations = topics(settings).recommendations
-    check_right(settings, READ, recommendations.name)
     with open_consumer(settings) as consumer:
         (place,) = assign(consumer, recommendations, user_id)
         consumer.seek_to_end(place)
@@ -54,6 +54,7 @@ def of_user(settings: Settings, user_id: str, text: str, wait_s: float) -> list[
 
 def of_nobody(settings: Settings, text: str) -> list[RecommendedItem]:
     """Return what answers a question among the items whose vectors are on their topic now. Raises NotAnswered, TopicError."""
+    check_command_rights(settings, "ask")
     encoder = load_encoder(settings)
     index = known_items(settings, encoder)
     if not len(index):

@@ -55,6 +55,8 @@ def command_rights(settings: Settings) -> Mapping[str, Needed]:
         **{vectors: [READ, WRITE], profiles: [READ, WRITE]},
     }
     return {
+        "ask": Needed({vectors: [READ]}),
+        "ask --user": Needed({events: [WRITE], named.recommendations.name: [READ]}),
         "dead-letters list": Needed({letters: [READ]}),
         "dead-letters retry": Needed({letters: [READ, WRITE], items: [READ, WRITE], events: [WRITE]}),
         "erase": Needed(erasing),

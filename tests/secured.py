@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 USERS = ("producer", "worker", "reader")
 OPERATORS = (  # they come in by PLAIN
     *("reviewer", "repairer", "eraser", "importer", "loader", "viewer", "creator"),
-    *("lister", "publisher", "chooser", "trainer", "reporter"),
+    *("lister", "publisher", "chooser", "trainer", "reporter", "asker", "inquirer"),
 )
 KEY_PASSWORD = "canary-key-0123456789"
 SCRAM_LOGIN = "org.apache.kafka.common.security.scram.ScramLoginModule required"

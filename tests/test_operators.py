@@ -17,11 +17,12 @@ from kafka.structs import OffsetAndMetadata
 from secured import GRANTS, OPERATORS, Right, Secured, granted, refusal, without
 
 from ranking import bundle
+from ranking.answering import REASON as ANSWERS
 from ranking.bundle import Head, sealed
 from streams.connection import connection
 from streams.erasure import key_of
 from streams.kafka import open_admin, open_producer
-from streams.messages import DeadLetter, Erasure, RecommendationList, encode
+from streams.messages import DeadLetter, Erasure, RecommendationList, RecommendedItem, encode
 from streams.rights import SHOWN, check_command_rights, command_rights
 from streams.settings import Settings, load
 from streams.topics import topics
@@ -41,6 +42,8 @@ COMMANDS = {
     "chooser": "model use",
     "trainer": "train --from-topics",
     "reporter": "report",
+    "asker": "ask --user",
+    "inquirer": "ask",
 }
 MODEL = sealed(Head(encoder="hashing-256", dim=256, kinds=(), features=(), shape={}), (), {})
 OPS = load(encoder="hashing", topic_prefix="ops.", app_id="ops", partitions=1)
@@ -66,6 +69,8 @@ def arguments(user: str, folder: Path) -> list[str]:
         "chooser": ["model", "use", "zero-shot"],
         "trainer": ["train", "--from-topics", "--out", str(folder)],
         "reporter": ["report", "--json"],
+        "asker": ["ask", "cups", "--user", "dan", "--json"],
+        "inquirer": ["ask", "a tea cup", "--json"],
     }[user]
 
 
@@ -101,7 +106,8 @@ def test_each_command_works_with_its_rights_and_uses_every_one(
     assert run("repairer").endswith("2 sent, 0 refused\n")
     refuse(secured.operator("admin"), at=8)
     assert run("eraser") == "bob is erased, and 1 dead letters\n"
-    with encoding(secured.operator("admin"), "pot"):
+    names = topics(OPS)
+    with writing(secured.operator("admin"), names.item_vectors.name, "pot", None):  # as if a worker came to it
         assert run("loader") == "1 items can be recommended\n"
     assert run("importer") == "1 events folded, 0 known already, 1 profiles written\n"
     assert run("importer").startswith("0 events folded, 1 known already,")  # from the profile that is there now
@@ -115,6 +121,10 @@ def test_each_command_works_with_its_rights_and_uses_every_one(
     assert (done.returncode, "may not" in done.stderr) == (2, False)
     told = json.loads(run("reporter"))
     assert [(row["users"], row["lists"]) for row in told["groups"][0]["rows"]] == [(1, 1)]
+    assert json.loads(run("inquirer").splitlines()[0])["item_id"] == "cup"
+    cup = RecommendedItem(item_id="cup", score=1.0, reason=ANSWERS)
+    with writing(secured.operator("admin"), names.recommendations.name, "dan", encode(list_of(cup, covers="0-1000000"))):
+        assert json.loads(run("asker"))["item_id"] == "cup"
     assert run("creator").endswith("created: none\n")  # the fixture had it make them all
     eventually(lambda: GRANTED - secured.allowed(), lambda needless: not needless)
 
@@ -124,14 +134,18 @@ def plant(settings: Settings) -> None:
     names = topics(settings)
     at = time.time()
     asked = {"event_id": "d", "user_id": "dan", "type": "search", "text": "tea", "at": at}
-    made = RecommendationList(
-        list_id="0-0", user_id="dan", items=(), event_id="d", event_at=at, published_at=at, model="zero-shot", covers=1
-    )
     with open_producer(settings) as producer:
         producer.send(names.items.name, key=b"cup", value=b'{"item_id": "cup", "title": "Tea cup"}')
         producer.send(names.events.name, key=b"dan", value=json.dumps(asked).encode())
-        producer.send(names.recommendations.name, key=b"dan", value=encode(made))
+        producer.send(names.recommendations.name, key=b"dan", value=encode(list_of()))
         producer.send(names.erasures.name, key=key_of("cid").encode(), value=encode(Erasure(at=1e9, partition=0, offset=0)))
+
+
+def list_of(*items: RecommendedItem, covers: str = "0-0") -> RecommendationList:
+    """Return a list of dan's that knows of the events up to a place."""
+    return RecommendationList(
+        list_id=covers, user_id="dan", items=items, event_id="d", event_at=1e9, published_at=1e9, model="zero-shot", covers=1
+    )
 
 
 def refuse(settings: Settings, at: int = 7) -> None:
@@ -156,14 +170,14 @@ def commit_all(settings: Settings) -> None:
 
 
 @contextmanager
-def encoding(settings: Settings, item_id: str) -> Iterator[None]:
-    """Write an item's key on item-vectors again and again for the block, as if a worker came to it."""
+def writing(settings: Settings, topic: str, key: str, value: bytes | None) -> Iterator[None]:
+    """Write a record again and again for the block, so that who waits for what comes next finds it."""
     done = threading.Event()
 
     def write() -> None:
         with open_producer(settings) as producer:
             while not done.wait(0.1):
-                producer.send(topics(settings).item_vectors.name, key=item_id.encode(), value=None)
+                producer.send(topic, key=key.encode(), value=value)
 
     writer = threading.Thread(target=write)
     writer.start()
