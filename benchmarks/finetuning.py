@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +168,13 @@ def _match(steps: Steps, given: argparse.Namespace, out: Path, settings: Setting
 
 
 def _fewer(pairs: Labelled, most: int) -> Labelled:
-    """Return the pairs with the newest `most` of train, and a quarter as many of dev and of test."""
-    return replace(pairs, train=pairs.train[-most:], dev=pairs.dev[-most // 4 :], test=pairs.test[-most // 4 :])
+    """Return the newest `most` pairs of train, and a quarter as many of dev and of test."""
+    parts = [pairs.train[-most:], pairs.dev[-most // 4 :], pairs.test[-most // 4 :]]
+    kept = [number for part in parts for number in part]
+    bounds = [0, *accumulate(len(part) for part in parts)]
+    users, items = ([texts[number] for number in kept] for texts in (pairs.users, pairs.items))
+    labels = [pairs.labels[number] for number in kept]
+    return Labelled(users, items, labels, pairs.names, *[list(range(*pair)) for pair in pairwise(bounds)])
 
 
 def _simple(pairs: Labelled) -> NDArray[np.float64]:

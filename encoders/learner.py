@@ -29,13 +29,14 @@ DROPOUTS = (
     "attention_dropout",
 )
 EVALUATED = 8_192  # tokens computed at once where nothing is learnt
+TOKENISED = 1_024  # texts tokenised at once: what the tokenizer tells of a token, its place and word, takes 100 times the id
 
 
 class Rows(NamedTuple):
-    """Tokenised texts or pairs. types: token types, one list for each of ids, or none."""
+    """Tokenised texts or pairs, (l,) int32 each. types: token types, as long as their ids, or none."""
 
-    ids: list[list[int]]
-    types: list[list[int]] | None = None
+    ids: list[NDArray[np.int32]]
+    types: list[NDArray[np.int32]] | None = None
 
 
 @dataclass
@@ -54,18 +55,21 @@ class Learner:
 
     def tokens(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> Rows:
         """Return the tokens of texts, each with the model's prefix, or of pairs with their `seconds` and no prefix."""
-        if not texts:
-            return Rows([], None)
-        if seconds is None:
-            cut = [self.how.prefix + self._cut(text) for text in texts]
-            made = self.tokenizer(cut, truncation=True, max_length=self.max_tokens)
-        else:
-            first, then = [self._cut(text) for text in texts], [self._cut(text) for text in seconds]
-            made = self.tokenizer(first, then, truncation="longest_first", max_length=self.max_tokens)
         nothing = [next((i for i in self.tokenizer.all_special_ids), 0)]
-        ids = [row or nothing for row in made["input_ids"]]
-        types = made.get("token_type_ids") if seconds is not None else None
-        return Rows(ids, types)
+        ids, types = [], []
+        for start in range(0, len(texts), TOKENISED):
+            some = slice(start, start + TOKENISED)
+            made = self._tokens(texts[some], seconds[some] if seconds is not None else None)
+            ids += [np.array(row or nothing, np.int32) for row in made["input_ids"]]
+            types += [np.array(row, np.int32) for row in made.get("token_type_ids", ())]
+        return Rows(ids, types if seconds is not None and types else None)
+
+    def _tokens(self, texts: Sequence[str], seconds: Sequence[str] | None) -> Any:
+        cut = [self._cut(text) for text in texts]
+        if seconds is None:
+            return self.tokenizer([self.how.prefix + text for text in cut], truncation=True, max_length=self.max_tokens)
+        then = [self._cut(text) for text in seconds]
+        return self.tokenizer(cut, then, truncation="longest_first", max_length=self.max_tokens)
 
     def _cut(self, text: str) -> str:
         cut = text[: self.max_tokens * CHARACTERS_PER_TOKEN].encode("utf-8", "replace").decode()
@@ -105,12 +109,12 @@ class Learner:
         return made
 
 
-def padded_rows(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+def padded_rows(rows: Sequence[NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
     """Return ids, 0 where there are none, and a mask of 1 and 0: (b, l) int64 each."""
     lengths = np.array([len(row) for row in rows])
     real = np.arange(lengths.max()) < lengths[:, None]  # (b, l)
     ids = np.zeros(real.shape, np.int64)
-    ids[real] = np.concatenate([np.asarray(row) for row in rows])
+    ids[real] = np.concatenate(rows)
     return torch.from_numpy(ids), torch.from_numpy(real.astype(np.int64))
 
 

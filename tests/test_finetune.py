@@ -52,6 +52,22 @@ def fitted(
     return task, adapted, finetune.fit(task, plan, adapted, folder=folder_of, **more)
 
 
+@pytest.mark.parametrize("is_paired", [False, True])
+def test_tokens_are_the_same_in_parts(bert: Path, monkeypatch: pytest.MonkeyPatch, is_paired: bool) -> None:
+    """However many texts are tokenised at once, the last part short or none, each has the tokens it has alone."""
+    student = a_student(bert)
+    student.tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    texts = [" ".join(WORDS[5 : 6 + n]) for n in range(6)] + [""]
+    seconds = texts[::-1] if is_paired else None
+    whole = student.tokens(texts, seconds)
+    assert (whole.types is not None) == is_paired
+    for size in (1, 3, 7):
+        monkeypatch.setattr(learner, "TOKENISED", size)
+        parts = student.tokens(texts, seconds)
+        for one, other in zip(whole, parts, strict=True):
+            assert [row.tolist() for row in one or ()] == [row.tolist() for row in other or ()]
+
+
 def test_users_are_decayed_means() -> None:
     """A user is the mean of the last texts' vectors, each weighing .8 of the next newer one."""
     table = torch.eye(4)
