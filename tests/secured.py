@@ -10,13 +10,17 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import signal
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from flows import eventually
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ACLResourcePatternType, ResourcePattern, ResourceType
 from pydantic import SecretStr
 
@@ -67,6 +71,32 @@ Configuration:
     Root: {level: WARN, AppenderRef: {ref: STDOUT}}
     Logger: [{name: kafka.authorizer.logger, level: DEBUG}]
 """
+
+
+class Running:
+    """A `headrace worker` process, its log in a file."""
+
+    def __init__(self, settings: Settings, folder: Path, umask: int = -1, **more: str) -> None:
+        self.log = folder / f"worker-{time.time_ns()}.log"
+        given = environment(settings, **more)
+        with self.log.open("wb") as output:
+            command = [sys.executable, "-m", "streams", "worker"]
+            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=given, cwd=ROOT, umask=umask)
+
+    def said(self) -> str:
+        """Return its log."""
+        return self.log.read_text(errors="replace")
+
+    def ready(self) -> Running:
+        """Return when it turns events into lists."""
+        eventually(self.said, lambda said: "ready in" in said or self.process.poll() is not None, 90)
+        assert self.process.poll() is None, self.said()
+        return self
+
+    def stop(self) -> int:
+        """Ask it to stop, and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
 
 
 class Secured(NamedTuple):
@@ -196,7 +226,7 @@ def start_secured(home: Path, folder: Path) -> Iterator[Secured]:
     """Run the secured Kafka of the distribution in `home` for the block, without users but the administrator."""
     _make_certificates(folder)
     passwords = {user: f"canary-{user}-{secrets.token_hex(8)}" for user in ("admin", *USERS, *OPERATORS)}
-    *doors, controller = (f"127.0.0.1:{port}" for port in _free_ports(4))
+    *doors, controller = (f"127.0.0.1:{port}" for port in free_ports(4))
     secured = Secured(folder, *doors, passwords)
     java = java_command(home)
     (folder / "log4j2.yaml").write_text(LOG)
@@ -315,7 +345,8 @@ def _openssl(folder: Path, *arguments: str) -> None:
     subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports that nothing listens on."""
     probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [int(probe.getsockname()[1]) for probe in probes]
     for probe in probes:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from test_encoders_tiny import WORDS
+from transformers import AutoModelForMaskedLM
 
 from encoders import adapters, finetune, learner
 from encoders.adversarial import Perturbation
@@ -150,7 +151,17 @@ def test_an_adapter_begins_as_nothing_and_merges_exactly(bert: Path, kind: str) 
     assert np.allclose(task.learner.encoded(rows), tuned, atol=1e-5)
     assert not any("lora" in name or "more" in name for name, _ in task.learner.model.named_parameters())
     words = a_student(bert).model.get_input_embeddings().weight
-    assert torch.equal(task.learner.model.get_input_embeddings().weight, words)
+    assert torch.equal(task.learner.model.get_input_embeddings().weight, words) == (kind != "lora")
+
+
+def test_lora_leaves_words_alone_that_an_output_shares(bert: Path) -> None:
+    """Beside a head over the vocabulary, whose weights are the embeddings', the embeddings have no adapter."""
+    model = AutoModelForMaskedLM.from_pretrained(bert)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    adapted = adapters.adapt(model, "lora", 4, 30, 1).model
+    learning = [name for name, value in adapted.named_parameters() if value.requires_grad]
+    assert learning
+    assert all("lora_A" in name or "lora_B" in name for name in learning)
 
 
 def test_the_perturbation_moves_along_the_gradient_and_back(bert: Path) -> None:

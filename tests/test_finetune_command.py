@@ -58,7 +58,7 @@ def a_file(folder: Path, label: Callable[[int, int], int] = lambda i, j: int(j =
 def test_retrieve_from_rows_to_a_folder(headrace: Run, bert: Path, tmp_path: Path) -> None:
     """The command learns the planted pairs, says what learnt, and writes a folder that is an encoder of another id."""
     out = tmp_path / "tuned"
-    small = ("--epochs", 5, "--batch", 16, "--rate", 1e-2, "--adapter", "lora", "--rank", 4)
+    small = ("--epochs", 5, "--batch", 16, "--rate", 1e-2, "--patience", 5, "--adapter", "lora", "--rank", 4)
     done = headrace("finetune", "--rows", a_file(tmp_path), "--out", out, *small, "--tensorboard", tmp_path / "curves")
     assert done.returncode == 0, done.stderr
     report = json.loads((out / "report.json").read_text())

@@ -1,20 +1,13 @@
-"""A Kafka that lets only known users in, and a worker that shows what it holds to nobody else."""
+"""A Kafka that lets only known users in and each do only what it may, and commands that say what is lacking, but no secret."""
 
 from __future__ import annotations
 
 import gc
 import json
-import logging
-import os
 import re
-import signal
-import socket
-import stat
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,10 +15,24 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from flows import World, eventually
+from flows import eventually
 from kafka import TopicPartition
 from pydantic import SecretStr
-from secured import GRANTS, KEY_PASSWORD, ROOT, USERS, Right, Secured, commands, environment, granted, refusal, without
+from secured import (
+    GRANTS,
+    KEY_PASSWORD,
+    ROOT,
+    USERS,
+    Right,
+    Running,
+    Secured,
+    commands,
+    environment,
+    free_ports,
+    granted,
+    refusal,
+    without,
+)
 
 from streams.connection import BrokerUnreachable, connection, faust_connection
 from streams.kafka import open_admin, open_consumer, open_producer, wait_for_broker
@@ -34,7 +41,6 @@ from streams.reading import records
 from streams.rights import SHOWN, check_worker_rights, fence_prefix, worker_rights
 from streams.settings import Settings, encoder_slug, load
 from streams.topics import partition_of, topics
-from streams.worker import Discreet
 
 # kafka-python 3.0.12 leaves sockets to the garbage collector, whose warning hits whatever test runs then.
 pytestmark = pytest.mark.filterwarnings(
@@ -49,32 +55,6 @@ def headrace(settings: Settings, *arguments: str) -> subprocess.CompletedProcess
     """Run a command to its end."""
     command = [sys.executable, "-m", "streams", *arguments]
     return subprocess.run(command, env=environment(settings), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-
-
-class Running:
-    """A `headrace worker` process, its log in a file."""
-
-    def __init__(self, settings: Settings, folder: Path, umask: int = -1, **more: str) -> None:
-        self.log = folder / f"worker-{time.time_ns()}.log"
-        given = environment(settings, **more)
-        with self.log.open("wb") as output:
-            command = [sys.executable, "-m", "streams", "worker"]
-            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=given, cwd=ROOT, umask=umask)
-
-    def said(self) -> str:
-        """Return its log."""
-        return self.log.read_text(errors="replace")
-
-    def ready(self) -> Running:
-        """Return when it turns events into lists."""
-        eventually(self.said, lambda said: "ready in" in said or self.process.poll() is not None, 90)
-        assert self.process.poll() is None, self.said()
-        return self
-
-    def stop(self) -> int:
-        """Ask it to stop, and return its exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
 
 
 @pytest.fixture
@@ -407,7 +387,7 @@ def test_a_reader_sees_ids_where_titles_are_not_granted(secured: Secured, headra
 def test_no_secret_is_ever_shown(secured: Secured, start: Callable[..., Running], tmp_path: Path) -> None:
     """A worker at its most talkative, its failures, and commands that fail show no password, passphrase or token."""
     door = {"broker": secured.plain, **DOOR, "log_level": "debug", "ssl_password": "canary-key-1"}
-    settings = secured.settings("worker", **door, web_token="canary-token-0123456789", web_port=free_port())
+    settings = secured.settings("worker", **door, web_token="canary-token-0123456789", web_port=free_ports(1)[0])
     said = []
     worker = start(settings).ready()
     assert worker.stop() == 0
@@ -441,87 +421,3 @@ def test_no_secret_is_ever_shown(secured: Secured, start: Callable[..., Running]
     said += [repr(settings.model_dump()), settings.model_dump_json()]
     for text in said:
         assert not CANARY.search(text), text[max(0, CANARY.search(text).start() - 200) :][:400]  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize("secret", ["plain-secret", "quo\"te's and \\ back", "pässwörd", "日本語の秘密"])
-def test_no_spelling_of_a_secret_is_logged(secret: str) -> None:
-    """A secret is starred as it is and as Python spells it in texts and bytes, in a line and in its traceback."""
-    lines = Discreet("%(message)s", [secret])
-    shown = "**********"
-    for text, wanted in ((secret, shown), (f"{[secret]}", f"['{shown}']"), (f"{secret.encode()}", f"b'{shown}'")):
-        try:
-            raise ValueError(text)
-        except ValueError:
-            record = logging.LogRecord("kafka", logging.ERROR, "x.py", 1, "sent %s", (text,), sys.exc_info())
-        said = lines.format(record)
-        assert said.splitlines()[0].replace('"', "'") == f"sent {wanted}"
-        assert said.splitlines()[-1].replace('"', "'") == f"ValueError: {wanted}"
-
-
-@pytest.mark.embedded
-def test_what_a_worker_writes_is_its_own(embedded_world: Callable[..., World], tmp_path: Path) -> None:
-    """Profiles, snapshots and locks: each file 0600, each folder 0700, whatever umask and folder the worker is started with."""
-    world = embedded_world(snapshot_s=1.0)
-    folder = world.settings.state_dir
-    folder.mkdir(mode=0o777)
-    folder.chmod(0o777)
-    worker = Running(world.settings, tmp_path, umask=0)
-    try:
-        worker.ready()
-        world.send_raw(world.topics.items, b"tea", json.dumps({"item_id": "tea", "title": "Green tea"}).encode())
-        world.send([world.event("ann", type="click", item_id="tea")])
-        eventually(world.lists, lambda lists: "ann" in lists)
-        eventually(lambda: list(folder.glob("snapshot-*")), bool)
-        assert worker.stop() == 0, worker.said()
-    finally:
-        worker.process.kill()
-        worker.process.wait()
-    made = [folder, *folder.rglob("*")]
-    names = " ".join(path.name for path in made)
-    assert all(name in names for name in ("owner.json", "snapshot", "MANIFEST", ".log"))  # ours and RocksDB's
-    wrong = {str(path): oct(path.stat().st_mode) for path in made if path.stat().st_mode & 0o077}
-    assert not wrong
-    assert {stat.S_IMODE(path.stat().st_mode) for path in made if path.is_file()} == {0o600}
-    assert {stat.S_IMODE(path.stat().st_mode) for path in made if path.is_dir()} == {0o700}
-
-
-@pytest.mark.embedded
-def test_faust_serves_nothing(embedded_world: Callable[..., World], tmp_path: Path) -> None:
-    """Faust's own web server, which shows tables, is off: the one port that a worker listens on is ours, behind the token."""
-    token, port = "a token of its own".replace(" ", "-"), free_port()
-    world = embedded_world(web_port=port, web_host="0.0.0.0", web_token=token)
-    worker = Running(world.settings, tmp_path)
-    try:
-        worker.ready()
-        assert listening(worker.process.pid) == {("0.0.0.0", port)}
-        for path in ("metrics", "health", "tables", "tables/profiles-hashing/ann", ""):
-            with pytest.raises(urllib.error.HTTPError) as caught:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=30)
-            assert caught.value.code == 401
-            caught.value.close()
-        asked = urllib.request.Request(f"http://127.0.0.1:{port}/health", headers={"Authorization": f"Bearer {token}"})
-        with urllib.request.urlopen(asked, timeout=30) as answer:
-            assert answer.status == 200
-        assert worker.stop() == 0
-    finally:
-        worker.process.kill()
-        worker.process.wait()
-
-
-def listening(pid: int) -> set[tuple[str, int]]:
-    """Return (address, port) of all that a process listens on."""
-    held = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
-    found = set()
-    for name in ("tcp", "tcp6"):
-        for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]:
-            _, local, _, state, *_, inode = line.split()[:10]
-            if state == "0A" and f"socket:[{inode}]" in held:
-                address, _, port = local.partition(":")
-                found.add(("0.0.0.0" if set(address) == {"0"} else address, int(port, 16)))
-    return found
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
