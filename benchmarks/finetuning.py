@@ -37,7 +37,7 @@ from streams.tuning_rows import Steps, labelled_of_steps, lessons_of_steps, step
 
 RETRIEVE = {
     "none": Order("retrieve", Path(), Plan(12, 256, 2e-4), Contrast(0.05, 0, 2_048), max_tokens=40),
-    "lora": Order("retrieve", Path(), Plan(12, 256, 2e-3), Contrast(0.05, 0, 2_048), "lora", rank=16, max_tokens=40),
+    "lora": Order("retrieve", Path(), Plan(18, 256, 2e-3, patience=6), Contrast(0.05, 0, 2_048), "lora", max_tokens=40),
 }
 MATCH = {
     "none": Order("match", Path(), Plan(2, 32, 5e-5), max_tokens=96),

@@ -1,6 +1,7 @@
 """Few parameters in place of all: LoRA, AdaLoRA and bottlenecks, and how they are merged into plain weights.
 
-Knows no objective. LoRA (Hu et al., 2021) and AdaLoRA (Zhang et al., 2023) are peft's, on every linear layer. A bottleneck
+Knows no objective. LoRA (Hu et al., 2021) and AdaLoRA (Zhang et al., 2023) are peft's, on every linear layer, LoRA on the word
+embeddings too: at the same number of parameters that came nearer to what all of them reach (docs/log.md). A bottleneck
 (Houlsby et al., 2019) stands beside the feed-forward block, not behind it (the parallel adapter of He et al., 2022), with the
 block's own activation: so it is nothing but a wider block, and merging is exact. Merged, a model is one of its architecture.
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 Kind = Literal["none", "lora", "adalora", "bottleneck"]
 WIDER = 1.5  # AdaLoRA begins with so many times the rank
 IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what AdaLoRA remembers of each weight
+SMALL = 0.02  # deviation of what words start with: peft's 1 is 20 times an embedding's own, and the first steps ruin it
 ORTHOGONAL = 0.5  # weight of AdaLoRA's penalty, as in its paper
 HEADS = ("classifier", "score", "pre_classifier")  # of a cross-encoder: they start at random and learn whole
 
@@ -66,13 +68,14 @@ def _low_rank(model: Any, kind: Kind, rank: int, steps: int) -> Adapted:
         raise AdapterError(f"--adapter {kind} needs peft: run `pip install 'headrace[finetune]'`") from None
     heads = [name for name, _ in model.named_children() if name in HEADS]
     common: dict[str, Any] = {
-        "target_modules": _linears(model, heads),
         "modules_to_save": heads or None,
         "lora_alpha": 2 * rank,
         "lora_dropout": 0.0,
     }
+    linears = _linears(model, heads)
     if kind == "lora":
-        made = peft.get_peft_model(model, peft.LoraConfig(r=rank, **common))
+        made = peft.get_peft_model(model, peft.LoraConfig(r=rank, target_modules=[*linears, *_words(model)], **common))
+        _start_small(made)
         return Adapted(made, made.merge_and_unload)
     first, last = max(1, steps // 10), max(1, steps // 5)
     config = peft.AdaLoraConfig(
@@ -82,6 +85,7 @@ def _low_rank(model: Any, kind: Kind, rank: int, steps: int) -> Adapted:
         tfinal=last,
         deltaT=1,
         total_step=max(steps, first + last + 1),
+        target_modules=linears,
         **common,
     )
     made = peft.get_peft_model(model, config)
@@ -107,6 +111,21 @@ def _linears(model: Any, heads: list[str]) -> list[str]:
     if not found:
         raise AdapterError("the model has no linear layers that an adapter could stand beside: use --adapter none")
     return found
+
+
+def _words(model: Any) -> list[str]:
+    """Return the name of the word embeddings, none where an output layer shares them: it would not see what they learn."""
+    if model.get_output_embeddings() is not None:
+        return []
+    words = model.get_input_embeddings()
+    return [name for name, module in model.named_modules() if module is words]
+
+
+@torch.no_grad()
+def _start_small(model: nn.Module) -> None:
+    for name, value in model.named_parameters():
+        if "lora_embedding_B" in name:
+            value.mul_(SMALL)
 
 
 def _penalty(model: nn.Module) -> Tensor:
