@@ -1,16 +1,12 @@
 """Read a list once more with a cross-encoder after it was published, and publish it again in the new order.
 
-Does not know Faust, nor how a list is made. Best effort, beside the pipeline and never in its way: the model has a thread to
-itself in which torch has one, it is asked `SLICE` items at a time, and only while no events wait or are in work, nor were for
-`REST_S`: then all lists are acknowledged, too. Nothing is acknowledged for it: what a crash loses is a better order of a list
-that stands as it is.
+Does not know Faust, how a list is made, or which of its items may move (`streams.movable`). Best effort, beside the pipeline
+and never in its way: the model has a thread to itself in which torch has one, it is asked `SLICE` items at a time, and only
+while no events wait or are in work, nor were for `REST_S`: then all lists are acknowledged, too. Nothing is acknowledged for
+it: what a crash loses is a better order of a list that stands as it is.
 
 A list is never followed by an older one. What is about to be sent of a user overtakes what waits or is being read of that user,
 an erasure too, and waits for what is just handed to the producer; a session that ended takes its lists with it.
-
-Some items keep their place: what answers a question, what a rule pins, what exploration put there. The others change places
-among each other, and a propensity stays with the place. That is right as long as which items change places does not hang on the
-draw: so where a list explores, it is the first `top` of those that the ranking put there, or the list stays as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +17,7 @@ import os
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -29,18 +25,14 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import msgspec
 
 from encoders import EncoderError
-from ranking import answering, govern
-from ranking.business import PINNED_BY
 from ranking.index import ItemIndex
-from ranking.reorder import reorder
 from streams.batching import Outgoing, acknowledged
-from streams.catalogue import item_text
 from streams.desk import Desk
 from streams.erasure import Erasures
 from streams.inlet import Inlet
-from streams.messages import Item, RecommendationList, RecommendedItem, encode
+from streams.messages import RecommendationList, encode
+from streams.movable import Asked, ask_about, in_new_order
 from streams.personalizer import Personalizer
-from streams.rerank import user_text_of
 from streams.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
@@ -70,14 +62,6 @@ class Request(NamedTuple):
 
     list: Published
     session: int
-
-
-class Asked(NamedTuple):
-    """What the cross-encoder is asked. places: of the items in the list, from 0; items: their texts."""
-
-    user: str
-    places: list[int]
-    items: list[str]
 
 
 def judge_of(settings: Settings, folder: Path) -> Judge:
@@ -211,11 +195,7 @@ class Rereading:
         """Return what to ask about a list; None where nothing is known of the user, or too few of its items may move."""
         told = published.told
         (profile,) = self._personalizer.profiles({told.user_id: published.record})
-        known = items_of(self._index, [*[touch.item_id for touch in profile.touches], *[item.item_id for item in told.items]])
-        user = user_text_of(profile, known)
-        places = movable(told.items, known, self._top)
-        texts = [item_text(known[told.items[place].item_id]) for place in places]
-        return Asked(user, places, texts) if user and texts else None
+        return ask_about(told.items, profile, self._index, self._top)
 
     def _timed(self, user: str, items: Sequence[str]) -> tuple[list[float], float]:
         began = time.perf_counter()
@@ -223,47 +203,12 @@ class Rereading:
 
     def _reordered(self, told: RecommendationList, asked: Asked, chances: Sequence[float]) -> RecommendationList | None:
         """Return a list with its items in the new order, None where that is the old one."""
-        maker, at = self._personalizer.maker_of(told.user_id), time.time()
-        order = reorder(maker, [told.items[place].item_id for place in asked.places], chances, at)
-        if order == sorted(order):
-            return None
-        items = moved(told.items, asked.places, order)
-        return msgspec.structs.replace(told, items=items, published_at=at, reread=self._judge.name)
+        at = time.time()
+        items = in_new_order(told.items, asked, chances, self._personalizer.maker_of(told.user_id), at)
+        return None if items is None else msgspec.structs.replace(told, items=items, published_at=at, reread=self._judge.name)
 
 
 def _stand_back() -> None:
     """Let all other threads go before this one, where the system knows the niceness of a thread."""
     if sys.platform == "linux":
         os.nice(NICE)
-
-
-def items_of(index: ItemIndex, item_ids: Collection[str]) -> dict[str, Item]:
-    """Return item_id -> item, of those that the index holds. It keeps no descriptions."""
-    with index.lock:
-        found = [index.items[slot] for slot in map(index.slot, dict.fromkeys(item_ids)) if slot >= 0]
-    return {
-        each.item_id: Item(item_id=each.item_id, title=each.title, category=each.category, brand=each.brand, tags=each.tags)
-        for each in found
-        if each is not None
-    }
-
-
-def movable(items: Sequence[RecommendedItem], known: Mapping[str, Item], top: int) -> list[int]:
-    """Return the places, from 0, of the first `top` items that may change places; none where they cannot."""
-    places = [place for place, item in enumerate(items) if item.item_id in known and not _stays(item)][:top]
-    draws = any(item.propensity is not None for item in items)
-    return places if len(places) >= (top if draws else 2) else []
-
-
-def _stays(item: RecommendedItem) -> bool:
-    """Tell whether an item keeps its place, as its reason says: an answer, pinned, or explored."""
-    return item.reason in (answering.REASON, govern.EXPLORED) or item.reason.startswith(PINNED_BY)
-
-
-def moved(items: Sequence[RecommendedItem], places: Sequence[int], order: Sequence[int]) -> tuple[RecommendedItem, ...]:
-    """Return a list's items, those at some places in another order. order: of `places`, from 0. Propensities stay."""
-    made = list(items)
-    for place, chosen in zip(places, order, strict=True):
-        item = items[places[chosen]]
-        made[place] = RecommendedItem(item.item_id, item.score, item.reason, items[place].propensity)
-    return tuple(made)

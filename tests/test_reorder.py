@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from planted import NOW, index_of, unit
+from planted import NOW, index_of, nobody, profile_of, unit, update
 
 from ranking import answering, govern
 from ranking.business import BusinessRule
 from ranking.conditions import Condition
 from ranking.explore import mix
 from ranking.lists import ListMaker
-from ranking.profile import key_of
+from ranking.profile import Touch, key_of
 from ranking.reorder import reorder
 from ranking.rules import Rules
 from ranking.signals import Signals
 from streams.messages import Item, RecommendedItem
-from streams.reread import movable, moved
+from streams.movable import ask_about, in_new_order, movable, moved
 
 NAMES = "abcdef"
 
@@ -128,3 +128,22 @@ def test_a_list_that_explores_is_reread_as_a_whole_or_not_at_all() -> None:
     assert movable(own, KNOWN, 3) == [0, 1, 3]
     assert movable(own, KNOWN, 4) == []
     assert movable(listed("new", "new", govern.EXPLORED, "new"), KNOWN, 4) == [0, 1, 3]
+
+
+def test_a_list_is_asked_about_and_comes_back_in_the_new_order() -> None:
+    """What was touched is the user, by titles, the newest first; what left the index is not asked about, what stays stays."""
+    made = maker()
+    touched = profile_of(*[update(n, touch=Touch(name, "click", 1.0, NOW)) for n, name in enumerate("afx")], dim=6)
+    own = listed("new", answering.REASON, "new", "new")
+    asked = ask_about(own, touched, made.index, 9)
+    titles = {name: made.index.items[made.index.slot(name)].title for name in NAMES}
+    assert asked is not None
+    assert asked.user == f"{titles['f']}; {titles['a']}"
+    assert asked.places == [0, 2, 3]
+    assert all(titles[name] in text for name, text in zip("acd", asked.items, strict=True))
+    items = in_new_order(own, asked, [0.1, 0.5, 0.9], made, NOW)
+    assert items is not None
+    assert [item.item_id for item in items] == ["d", "b", "c", "a"]
+    assert in_new_order(own, asked, [0.9, 0.5, 0.1], made, NOW) is None
+    assert ask_about(own, nobody(6), made.index, 9) is None
+    assert ask_about(own[:2], touched, made.index, 9) is None
