@@ -1,7 +1,7 @@
 """Measure what lists gain or lose when a cross-encoder reads their first items once more, as HEADRACE_RERANK has workers do.
 
 `python -m benchmarks.reordering amazon-scientific --data DIR --judge FOLDER --part valid --cases 2000 --json`. The product's
-lists, zero-shot or by `--model`, and the same with their first `--top` items in the order of the answers: the same items, so
+lists, zero-shot or by `--model`, and the same with their first `--top` items in the new order: the same items, so
 recall@10 does not change where all ten are read. FOLDER is what `headrace finetune --task match` wrote; what it learnt from
 must not hold what is asked.
 """
@@ -41,8 +41,8 @@ REREAD = "reread"
 class Rereader:
     """A Personalizer whose lists are read once more before they are returned."""
 
-    def __init__(self, personalizer: Personalizer, judge: Judge, index: ItemIndex, top: int) -> None:
-        self._personalizer, self._judge, self._index, self._top = personalizer, judge, index, top
+    def __init__(self, personalizer: Personalizer, judge: Judge, index: ItemIndex, top: int, weight: float) -> None:
+        self._personalizer, self._judge, self._index, self._top, self._weight = personalizer, judge, index, top, weight
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._personalizer, name)
@@ -58,14 +58,14 @@ class Rereader:
         if asked is None:
             return items
         chances = self._judge.chances(asked.user, asked.items).tolist()
-        return in_new_order(items, asked, chances, self._personalizer.maker_of(user), at) or items
+        return in_new_order(items, asked, chances, self._weight, self._personalizer.maker_of(user), at) or items
 
 
-def rereading(make: Make, judge: Judge, top: int) -> Make:
+def rereading(make: Make, judge: Judge, top: int, weight: float) -> Make:
     """Return what builds the same Personalizer with its lists read once more."""
 
     def made(encoder: Encoder, settings: Settings, index: ItemIndex, signals: Signals) -> Personalizer:
-        return Rereader(make(encoder, settings, index, signals), judge, index, top)  # type: ignore[return-value]
+        return Rereader(make(encoder, settings, index, signals), judge, index, top, weight)  # type: ignore[return-value]
 
     return made
 
@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(), help="the folder that named sets are in")
     parser.add_argument("--judge", type=Path, required=True, help="folder of a cross-encoder")
     parser.add_argument("--top", type=int, default=10, help="items that are read")
+    parser.add_argument("--weight", type=float, default=1.0, help="of the cross-encoder, as HEADRACE_RERANK_WEIGHT")
     parser.add_argument("--model", type=Path, help="a bundle of `headrace train`; the zero-shot model when left out")
     parser.add_argument("--part", choices=("valid", "test"), default="test")
     parser.add_argument("--cases", type=int, default=0, help="ask only the first so many; 0 is all")
@@ -103,14 +104,20 @@ def main() -> None:
             masked=True,
             baselines=lambda _: [],
             make=make,
-            also={REREAD: rereading(make, judged, given.top)},
+            also={REREAD: rereading(make, judged, given.top, given.weight)},
             progress=progress,
         )
     encoder.save()
     for table in report.tables(verdict):
         console.print(table)
     if given.json:
-        on = {"date": date.today().isoformat(), "judge": judged.name, "top": given.top, "part": given.part}
+        on = {
+            "date": date.today().isoformat(),
+            "judge": judged.name,
+            "top": given.top,
+            "weight": given.weight,
+            "part": given.part,
+        }
         print(report.line({"": verdict}, time.perf_counter() - began, set=dataset.name, model=verdict.model, **on))
 
 

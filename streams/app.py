@@ -233,7 +233,8 @@ def _add_agents(
         rereading = None
         if judge is not None:
             alive = app.consumer.alive
-            rereading = Rereading(judge, settings.rerank_top, personalizer, index, desk, erasures, events, alive)
+            weighed = (judge, settings.rerank_top, settings.rerank_weight)
+            rereading = Rereading(*weighed, personalizer, index, desk, erasures, events, alive)
         given = (encoding, erasures, all_known, partitions, ranking, rereading)
         step = Personalize(desk, personalizer, ProfileStore(table), *given)
         await serve(stream, pipeline(events, step, settings.batch_size, settings.backlog_batch_size))

@@ -43,10 +43,11 @@ def ask_about(items: Sequence[RecommendedItem], profile: Profile, index: ItemInd
 
 
 def in_new_order(
-    items: Sequence[RecommendedItem], asked: Asked, chances: Sequence[float], maker: ListMaker, at: float
+    items: Sequence[RecommendedItem], asked: Asked, chances: Sequence[float], weight: float, maker: ListMaker, at: float
 ) -> tuple[RecommendedItem, ...] | None:
-    """Return a list's items with those asked about in the order of their chances; None where that is the old one."""
-    order = reorder(maker, [items[place].item_id for place in asked.places], chances, at)
+    """Return a list's items with those asked about in the order of their scores and chances; None where that is the old one."""
+    own = [items[place] for place in asked.places]
+    order = reorder(maker, [item.item_id for item in own], [item.score for item in own], chances, weight, at)
     return None if order == sorted(order) else moved(items, asked.places, order)
 
 

@@ -17,9 +17,10 @@ from rich.table import Table
 
 from encoders import judge
 from ranking.profile import Profile
+from ranking.reorder import both
 from streams.catalogue import item_text
 from streams.datasets import items_of
-from streams.messages import Item, RecommendationList, decode_item
+from streams.messages import Item, RecommendationList, RecommendedItem, decode_item
 from streams.reading import records
 from streams.settings import Settings
 from streams.topics import topics
@@ -51,20 +52,27 @@ def rerank(settings: Settings, user_id: str, model: Path, top: int, items: Path 
     shown = msgspec.json.decode(newest_list(settings, user_id), type=RecommendationList)
     profile = stored_profile(settings, user_id)
     known = _items(settings, {item.item_id for item in shown.items} | {touch.item_id for touch in profile.touches}, items)
-    return reranked(judged, user_text_of(profile, known), [item.item_id for item in shown.items], known, top)
+    return reranked(judged, user_text_of(profile, known), shown.items, known, top, settings.rerank_weight)
 
 
-def reranked(judged: judge.Judge, user: str, listed: Sequence[str], known: Mapping[str, Item], top: int) -> Done:
-    """Return the list with its first `top` in the order of their chances; an item that is not known keeps its place behind."""
-    asked = [item_id for item_id in listed[:top] if item_id in known]
+def reranked(
+    judged: judge.Judge, user: str, listed: Sequence[RecommendedItem], known: Mapping[str, Item], top: int, weight: float
+) -> Done:
+    """Return the list with its first `top` in the order of scores and chances; an item that is not known stays behind.
+
+    weight: of the cross-encoder beside the ranker (`ranking.reorder.both`).
+    """
+    asked = [item.item_id for item in listed[:top] if item.item_id in known]
     texts = [item_text(known[item_id]) for item_id in asked]
     took = []
     for _ in range(TIMES):
         began = time.perf_counter()
         chances = dict(zip(asked, map(float, judged.chances(user, texts)), strict=True))
         took.append(1_000 * (time.perf_counter() - began))
-    was = {item_id: rank for rank, item_id in enumerate(listed, 1)}
-    order = [*sorted(asked, key=lambda item_id: -chances[item_id]), *(each for each in listed if each not in chances)]
+    was = {item.item_id: rank for rank, item in enumerate(listed, 1)}
+    scores = [item.score for item in listed if item.item_id in chances]
+    values = dict(zip(asked, both(scores, [*chances.values()], weight).tolist(), strict=True))
+    order = [*sorted(asked, key=lambda item_id: -values[item_id]), *(each for each in was if each not in chances)]
     titles = {item_id: known[item_id].title if item_id in known else item_id for item_id in order}
     return Done(
         [Reread(item_id, titles[item_id], was[item_id], chances.get(item_id)) for item_id in order], sorted(took)[TIMES // 2]

@@ -79,13 +79,15 @@ def judge_of(settings: Settings, folder: Path) -> Judge:
 class Rereading:
     """Lists that wait to be read once more, and the one that is being read. All calls from the event loop.
 
-    top: items that are read; alive: tells whether a session still owns its partitions.
+    top: items that are read; weight: of the cross-encoder beside the ranker (`ranking.reorder.both`); alive: tells whether a
+    session still owns its partitions.
     """
 
     def __init__(
         self,
         judge: Judge,
         top: int,
+        weight: float,
         personalizer: Personalizer,
         index: ItemIndex,
         desk: Desk,
@@ -93,7 +95,7 @@ class Rereading:
         inlet: Inlet,
         alive: Callable[[int], bool],
     ) -> None:
-        self._judge, self._top = judge, top
+        self._judge, self._top, self._weight = judge, top, weight
         self._personalizer, self._index, self._desk, self._erasures = personalizer, index, desk, erasures
         self._inlet, self._alive = inlet, alive
         self._waiting: OrderedDict[str, Request] = OrderedDict()  # by user, the newest last
@@ -204,7 +206,7 @@ class Rereading:
     def _reordered(self, told: RecommendationList, asked: Asked, chances: Sequence[float]) -> RecommendationList | None:
         """Return a list with its items in the new order, None where that is the old one."""
         at = time.time()
-        items = in_new_order(told.items, asked, chances, self._personalizer.maker_of(told.user_id), at)
+        items = in_new_order(told.items, asked, chances, self._weight, self._personalizer.maker_of(told.user_id), at)
         return None if items is None else msgspec.structs.replace(told, items=items, published_at=at, reread=self._judge.name)
 
 

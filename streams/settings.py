@@ -282,6 +282,13 @@ class Settings(BaseSettings):
     rerank_top: int = setting(
         10, "Items at the top of a list that the cross-encoder reads.", group="Lists", unit="items", ge=2, le=100
     )
+    rerank_weight: float = setting(
+        1.0,
+        "How much the cross-encoder counts beside the ranker: the power of its odds that an item's score is multiplied by.",
+        group="Lists",
+        ge=0,
+        le=100,
+    )
     price_attribute: str = setting(
         "price", "The items' attribute that bounds in a question are about, as in `under 50 €`.", group="Lists", min_length=1
     )

@@ -193,7 +193,8 @@ def test_a_list_is_read_once_more(headrace: Run, tmp_path: Path) -> None:
     assert headrace("finetune", "--rows", a_file(tmp_path, rows=400), "--out", out, *learnt).returncode == 0
     known = {name: Item(item_id=name, title=f"{name} news") for name in NOUNS}
     listed = [NOUNS[4], NOUNS[6], NOUNS[1], "gone", NOUNS[8], NOUNS[3]]
-    done = reranked(judge.load(out, dtype="float32"), NOUNS[0], listed, known, 5)
+    alike = [RecommendedItem(item_id=name, score=0.1, reason="") for name in listed]
+    done = reranked(judge.load(out, dtype="float32"), NOUNS[0], alike, known, 5, 1.0)
     assert done.items[0][:3] == (NOUNS[1], f"{NOUNS[1]} news", 3)
     assert done.items[0].chance is not None
     assert done.items[0].chance > 0.5

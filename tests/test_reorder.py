@@ -31,9 +31,9 @@ def maker(categories: str = "123456", rules: Sequence[BusinessRule] = (), **limi
     return ListMaker(index, Signals(), rules=Rules(**{"diversity": 0.0, **limits}), business=tuple(rules))
 
 
-def order(made: ListMaker, names: str, *chances: float) -> str:
-    """Return items in the order of their chances."""
-    return "".join(names[place] for place in reorder(made, names, chances, NOW))
+def order(made: ListMaker, names: str, *chances: float, scores: Sequence[float] = (), weight: float = 1.0) -> str:
+    """Return items in the order of their chances, and of their scores where they differ."""
+    return "".join(names[place] for place in reorder(made, names, scores or [0.1] * len(names), chances, weight, NOW))
 
 
 def test_items_stand_by_their_chances() -> None:
@@ -42,6 +42,17 @@ def test_items_stand_by_their_chances() -> None:
     assert order(maker(), "abc", 0.0, 1.0, 0.5) == "bca"
     assert order(maker(), "axby", 0.2, 0.9, 0.5, 0.9) == "baxy"
     assert order(maker(), "xy", 0.2, 0.9) == "xy"
+
+
+def test_scores_count_as_odds_do() -> None:
+    """An item with a score of .4 is ahead of one with .1 unless that one's odds are four times as high; more by the weight."""
+    assert order(maker(), "ab", 0.5, 0.79, scores=(0.4, 0.1)) == "ab"
+    assert order(maker(), "ab", 0.5, 0.81, scores=(0.4, 0.1)) == "ba"
+    assert order(maker(), "ab", 0.5, 0.68, scores=(0.4, 0.1), weight=2.0) == "ba"
+    assert order(maker(), "ab", 0.5, 0.66, scores=(0.4, 0.1), weight=2.0) == "ab"
+    assert order(maker(), "ab", 0.0, 1.0, scores=(0.4, 0.1), weight=0.0) == "ab"
+    assert order(maker(), "ab", 0.0, 1.0, scores=(1.0, 0.0)) == "ab"
+    assert order(maker(), "ab", 0.5, 0.6, scores=(0.0, 0.0)) == "ba"
 
 
 def test_boosts_and_buries_multiply_the_odds() -> None:
@@ -141,9 +152,9 @@ def test_a_list_is_asked_about_and_comes_back_in_the_new_order() -> None:
     assert asked.user == f"{titles['f']}; {titles['a']}"
     assert asked.places == [0, 2, 3]
     assert all(titles[name] in text for name, text in zip("acd", asked.items, strict=True))
-    items = in_new_order(own, asked, [0.1, 0.5, 0.9], made, NOW)
+    items = in_new_order(own, asked, [0.1, 0.5, 0.9], 1.0, made, NOW)
     assert items is not None
     assert [item.item_id for item in items] == ["d", "b", "c", "a"]
-    assert in_new_order(own, asked, [0.9, 0.5, 0.1], made, NOW) is None
+    assert in_new_order(own, asked, [0.9, 0.5, 0.1], 1.0, made, NOW) is None
     assert ask_about(own, nobody(6), made.index, 9) is None
     assert ask_about(own[:2], touched, made.index, 9) is None

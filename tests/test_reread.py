@@ -103,7 +103,7 @@ class Stage:
         self.session = 1
         self.desk = Desk(self.log, TOPICS, self.metrics)  # type: ignore[arg-type]
         given = (self.step, self.index, self.desk, self.erasures, self.inlet)
-        self.rereading = Rereading(self.judge, 3, *given, lambda session: session == self.session)  # type: ignore[arg-type]
+        self.rereading = Rereading(self.judge, 3, 1.0, *given, lambda session: session == self.session)  # type: ignore[arg-type]
 
     async def _explain(self, *hole: object) -> bool:
         return False
