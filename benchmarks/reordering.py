@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(), help="the folder that named sets are in")
     parser.add_argument("--judge", type=Path, required=True, help="folder of a cross-encoder")
     parser.add_argument("--top", type=int, default=10, help="items that are read")
-    parser.add_argument("--weight", type=float, default=1.0, help="of the cross-encoder, as HEADRACE_RERANK_WEIGHT")
+    parser.add_argument("--weight", type=float, default=0.1, help="of the cross-encoder, as HEADRACE_RERANK_WEIGHT")
     parser.add_argument("--model", type=Path, help="a bundle of `headrace train`; the zero-shot model when left out")
     parser.add_argument("--part", choices=("valid", "test"), default="test")
     parser.add_argument("--cases", type=int, default=0, help="ask only the first so many; 0 is all")

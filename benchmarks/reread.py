@@ -51,7 +51,8 @@ class Turns:
     def __init__(self, given: argparse.Namespace, bench: flow.Bench, model: Path) -> None:
         self.given, self.bench = given, bench
         plain = bench.settings
-        self.kinds = {"off": plain, "on": plain.model_copy(update={"rerank": model, "rerank_top": given.top})}
+        on = {"rerank": model, "rerank_top": given.top, "rerank_weight": 100.0}  # so that lists change and are sent again
+        self.kinds = {"off": plain, "on": plain.model_copy(update=on)}
         self.taken_ms: dict[tuple[float, str], list[Any]] = {}
         self.told: dict[float, list[dict[str, float]]] = {}
 

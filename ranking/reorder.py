@@ -21,8 +21,8 @@ LEAST = 1e-6  # how far a chance stays from 0 and from 1: its odds are to be fin
 def both(scores: Sequence[float], chances: Sequence[float], weight: float) -> NDArray[np.float32]:
     """Return log(score * odds ** weight), (n,) float32: scores are the ranker's in (0, 1], chances of being wanted in [0, 1].
 
-    Bayes' rule with the ranker's score as the prior: of a cross-encoder that has learnt from as many wanted as unwanted pairs
-    the odds are the ratio of the likelihoods. A weight below 1 trusts it less, 0 not at all.
+    A weight of 1 is Bayes' rule with the ranker's score as the prior: of a cross-encoder that has learnt from as many wanted as
+    unwanted pairs the odds are the ratio of the likelihoods. Less is right where both know the same; 0 asks the ranker alone.
     """
     known = np.log(np.maximum(np.array(scores, np.float64), TINY))
     return (known + weight * _log_odds(chances)).astype(np.float32)

@@ -283,7 +283,7 @@ class Settings(BaseSettings):
         10, "Items at the top of a list that the cross-encoder reads.", group="Lists", unit="items", ge=2, le=100
     )
     rerank_weight: float = setting(
-        1.0,
+        0.1,
         "How much the cross-encoder counts beside the ranker: the power of its odds that an item's score is multiplied by.",
         group="Lists",
         ge=0,

@@ -449,7 +449,8 @@ def test_a_worker_rereads_its_lists(embedded_world: Callable[..., World], judge_
     """The list comes at once, and once more with what belongs to the click on top; a user who is erased has none."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    world = embedded_world(rerank=judge_folder, dtype="float32", web_port=port, partitions=1, diversity=0.0)
+    one = {"dtype": "float32", "web_port": port, "partitions": 1, "diversity": 0.0}
+    world = embedded_world(rerank=judge_folder, rerank_weight=100.0, **one)
     world.workers.append(Real(world.settings, world.folder))
     worker = world.workers[-1].ready(90)
     assert "lists are read once more, the first 10 items, with paired" in worker.said()
@@ -526,4 +527,4 @@ def test_a_folder_that_is_not_there_is_told_by_every_command(tmp_path: Path) -> 
     """Settings check that there is one."""
     with pytest.raises(SettingsError, match=r"HEADRACE_RERANK is .*/no: no such folder, give one that `headrace finetune"):
         load(rerank=tmp_path / "no")
-    assert load(rerank=tmp_path).rerank_top == 10
+    assert (load(rerank=tmp_path).rerank_top, load(rerank=tmp_path).rerank_weight) == (10, 0.1)
