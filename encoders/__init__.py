@@ -47,6 +47,7 @@ def load(
     max_tokens: int = 128,
     threads: int | None = None,
     centre: bool = True,
+    graphs: bool = False,
     progress: Progress | None = None,
 ) -> Encoder:
     """Return the encoder called `name`.
@@ -59,7 +60,8 @@ def load(
     | `owner/model` | a model hub's id, from its local cache or the network |
 
     `device`: auto, cpu, cuda, cuda:N. `dtype`: auto, float32, bfloat16, float16. `threads`: torch's, for the whole process;
-    None leaves them. `centre=False` gives the model's own vectors, as sentence-transformers would. Raises EncoderError.
+    None leaves them. `centre=False` gives the model's own vectors, as sentence-transformers would. `graphs`: whether a GPU
+    replays recorded graphs for small batches; nothing on a CPU. Raises EncoderError.
     """
     if name == "hashing" or name.startswith("hashing:"):
         from encoders.hashing import HashingEncoder
@@ -78,5 +80,6 @@ def load(
         max_tokens=max_tokens,
         threads=threads,
         centre=centre,
+        graphs=graphs,
         progress=progress,
     )

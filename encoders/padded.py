@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from encoders import EncoderError, compact
+from encoders.graphs import CudaRecorder, Graphs, Recorder
 from encoders.recipe import Pooling, Recipe
 
 Slice = tuple[torch.Tensor, torch.Tensor]  # ids and mask of 0 and 1, (b, l) int64 each
@@ -33,20 +34,23 @@ class Place:
 
     most: tokens of one padded slice; cost: one slice more costs about as much as so many pad tokens. `pin` makes a tensor ready
     to be copied without waiting: the copies of a slice's ids, at most 1 MB, then go out in the device's own order, before
-    the kernels that read them, while Python lays out what comes next.
+    the kernels that read them, while Python lays out what comes next. recorder: records small slices, if anything does.
     """
 
     device: torch.device
     most: int
     cost: int
     pin: Callable[[torch.Tensor], torch.Tensor] = _as_it_is
+    recorder: Recorder | None = None
 
 
-def place(device: str) -> Place:
-    """Return the place that torch calls `device`: cpu or cuda:N."""
-    if torch.device(device).type == "cuda":
-        return Place(torch.device(device), most=65_536, cost=2_048, pin=torch.Tensor.pin_memory)
-    return Place(torch.device(device), most=4_096, cost=64)
+def place(device: str, recorder: Callable[[torch.device], Recorder] | None = None) -> Place:
+    """Return the place that torch calls `device`: cpu or cuda:N. recorder: makes what records there; a CPU has none."""
+    where = torch.device(device)
+    if where.type == "cuda":
+        made = None if recorder is None else recorder(where)
+        return Place(where, most=65_536, cost=2_048, pin=torch.Tensor.pin_memory, recorder=made)
+    return Place(where, most=4_096, cost=64)
 
 
 class Packed(torch.nn.Module):
@@ -82,6 +86,7 @@ class Padded:
         if at.device.type == "cpu" and compact.can_pack(model.dtype):
             pack_linears(self._model)
         self._pooling = pooling
+        self._slice = self._pooled if at.recorder is None else Graphs(self._pooled, at.recorder, at.device)
 
     def arrange(self, texts: list[list[int]]) -> list[Slice]:
         """Pad tokenised texts, shortest first, in slices."""
@@ -99,7 +104,7 @@ class Padded:
         """Return the pooled states, (n, dim) float32 on the device, in the order of the texts."""
         return torch.cat([self._slice(ids, mask) for ids, mask in arranged])
 
-    def _slice(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _pooled(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         ids, mask = (each.to(self._at.device, non_blocking=True) for each in (ids, mask))
         states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state  # (b, l, d)
         return pool(states, mask, self._pooling)
@@ -126,8 +131,11 @@ def pool(states: torch.Tensor, mask: torch.Tensor, how: Pooling) -> torch.Tensor
     return (states.float() * mask.unsqueeze(2)).sum(1) / mask.sum(1, keepdim=True)
 
 
-def load(folder: Path, name: str, how: Recipe, device: str, dtype: torch.dtype) -> Padded:
-    """Return a folder's model through transformers. Raises EncoderError, also for weights that the folder lacks."""
+def load(folder: Path, name: str, how: Recipe, device: str, dtype: torch.dtype, *, graphs: bool = False) -> Padded:
+    """Return a folder's model through transformers; graphs: whether a GPU records small slices.
+
+    Raises EncoderError, also for weights that the folder lacks, and for a model that cannot be recorded.
+    """
     from transformers import AutoConfig, AutoModel
 
     try:
@@ -142,7 +150,19 @@ def load(folder: Path, name: str, how: Recipe, device: str, dtype: torch.dtype) 
         raise EncoderError(
             f"encoder {name!r}: {folder} lacks {len(missing)} tensors, as {missing[0]}: save the whole model again"
         )
-    return Padded(model, place(device), how.pooling)
+    made = Padded(model, place(device, CudaRecorder if graphs else None), how.pooling)
+    if graphs:
+        try_out(made, name)
+    return made
+
+
+@torch.inference_mode()
+def try_out(engine: Padded, name: str) -> None:
+    """Encode a token, so that a model that cannot be recorded is known at once. Raises EncoderError."""
+    try:
+        engine.vectors(engine.arrange([[0]]))
+    except RuntimeError as error:
+        raise EncoderError(f"encoder {name!r} cannot be recorded as a CUDA graph, go without: {error}") from error
 
 
 def has_pooler(config: Any) -> bool:

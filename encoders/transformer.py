@@ -158,6 +158,7 @@ def load(
     max_tokens: int = 128,
     threads: int | None = None,
     centre: bool = True,
+    graphs: bool = False,
     progress: Progress | None = None,
 ) -> TransformerEncoder:
     """Return the encoder of a model's folder. Raises EncoderError."""
@@ -165,7 +166,7 @@ def load(
         torch.set_num_threads(threads)
     how = recipe.read(folder, name)
     digest = digest or recipe.fingerprint(folder, name)
-    engine, choice = _engine(folder, name, how, device_name, dtype)
+    engine, choice = _engine(folder, name, how, device_name, dtype, graphs)
     encoder = TransformerEncoder(engine, _tokenizer(folder, name, how), how.prefix, min(max_tokens, how.limit))
     encoder.reason = f"{name} on {choice.device} in {choice.dtype}: {choice.why}"
     encoder.id = centring.identity(name, digest, how, centre)
@@ -185,7 +186,9 @@ def _warm(encoder: TransformerEncoder) -> None:
         encoder.encode(["news " * 8] * 32)
 
 
-def _engine(folder: Path, name: str, how: recipe.Recipe, device_name: str, dtype: str) -> tuple[Engine, device.Choice]:
+def _engine(
+    folder: Path, name: str, how: recipe.Recipe, device_name: str, dtype: str, graphs: bool
+) -> tuple[Engine, device.Choice]:
     """Return the compact engine where it fits, else transformers' own model, and where it runs."""
     choice = device.choose(device_name, dtype, device.probe())
     as_torch: torch.dtype = getattr(torch, choice.dtype)
@@ -193,7 +196,7 @@ def _engine(folder: Path, name: str, how: recipe.Recipe, device_name: str, dtype
         fast = compact.load(folder, how, as_torch)
         if fast is not None:
             return fast, choice
-    return padded.load(folder, name, how, choice.device, as_torch), choice
+    return padded.load(folder, name, how, choice.device, as_torch, graphs=graphs and choice.device != "cpu"), choice
 
 
 def _tokenizer(folder: Path, name: str, how: recipe.Recipe) -> Tokenizer:

@@ -26,6 +26,7 @@ def load_encoder(settings: Settings) -> Encoder:
         dtype=settings.dtype,
         max_tokens=settings.max_tokens,
         threads=settings.threads,
+        graphs=settings.cuda_graphs,
         cache=settings.cache_dir,
     )
     if settings.compact != "none":

@@ -174,6 +174,12 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting(
         "auto", "Number format of the model: docs/compression.md.", group="Encoder"
     )
+    cuda_graphs: bool = setting(
+        False,
+        "Whether a GPU replays recorded graphs for small batches, where launching kernels takes longer than running them. Not "
+        "tried on a GPU yet; does nothing on a CPU.",
+        group="Encoder",
+    )
     threads: int | None = setting(
         None,
         "Threads of the model, which share a batch; as many as cores when empty.",

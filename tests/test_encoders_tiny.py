@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.overrides import TorchFunctionMode
 
 import encoders
-from encoders import Encoder, EncoderError, centring, compact, padded, recipe, transformer
+from encoders import Encoder, EncoderError, centring, compact, graphs, padded, recipe, transformer
 from encoders.transformer import TransformerEncoder
 
 WORDS = [
@@ -289,6 +289,84 @@ def test_what_a_gpu_would_do_gives_the_same_vectors(folders: dict[str, Path], ki
     batch = ours.pre(TEXTS)
     assert [tensor.shape for call in batch.calls for each in call for tensor in each] == [each.shape for each in pinned[-2:]]
     assert sum(len(call) for call in batch.calls) < sum(len(call) for call in expected.pre(TEXTS).calls)
+
+
+class Acted:
+    """A recorder on a CPU: what is replayed reads and writes where it was recorded, and the outputs of all others are lost."""
+
+    def __init__(self) -> None:
+        self.outputs: list[torch.Tensor] = []
+        self.replayed: list[tuple[int, ...]] = []
+
+    def record(self, run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        made = run().clone()
+        self.outputs.append(made)
+
+        def replay() -> torch.Tensor:
+            for output in self.outputs:
+                output.fill_(np.nan)
+            self.replayed.append(tuple(made.shape))
+            return made.copy_(run())
+
+        return replay
+
+
+def acted_out(folder: Path, kind: str) -> tuple[TransformerEncoder, Acted]:
+    """Return an encoder whose small slices are recorded, and what records them."""
+    recorder, how = Acted(), recipe.read(folder, kind)
+    plain = padded.load(folder, kind, how, "cpu", torch.float32)
+    place = dataclasses.replace(padded.place("cpu"), recorder=recorder)
+    engine = padded.Padded(plain._model, place, how.pooling)
+    return TransformerEncoder(engine, transformer._tokenizer(folder, kind, how), "", 40), recorder
+
+
+@pytest.mark.parametrize("kind", ["bert", "bert-cls", "qwen3"])
+def test_what_is_replayed_gives_the_same_vectors(folders: dict[str, Path], kind: str) -> None:
+    """Batches of many sizes, one after the other: each has the vectors it has without graphs; no shape is recorded twice."""
+    ours, recorder = acted_out(folders[kind], kind)
+    expected = load(folders[kind], folders[kind].parent, dtype="float32", max_tokens=40, centre=False)
+    long_then_short = ["the cat sat on the mat"], ["tea"]  # of one shape: what the first left is not read
+    for some in (TEXTS, TEXTS[:1], TEXTS[1:4], TEXTS * 3, *long_then_short, TEXTS[::-1]):
+        np.testing.assert_allclose(ours.encode(some), expected.encode(some), atol=1e-5)
+    shapes = ours._engine._slice._recorded  # type: ignore[attr-defined]
+    assert len(recorder.outputs) == len(shapes) < len(recorder.replayed)
+    assert all(rows & (rows - 1) == 0 and width % graphs.WIDTH == 0 for rows, width in shapes)
+
+
+def test_large_slices_are_not_recorded(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the most tokens a slice runs as ever, in its own shape."""
+    assert graphs.shape_of(1, 1) == (1, 16)
+    assert graphs.shape_of(3, 17) == (4, 32)
+    assert graphs.shape_of(256, 16) == (256, 16)
+    assert graphs.shape_of(257, 16) is graphs.shape_of(33, 128) is None
+    monkeypatch.setattr(graphs, "MOST", 16)
+    ours, recorder = acted_out(folders["bert"], "bert")
+    expected = load(folders["bert"], folders["bert"].parent, dtype="float32", max_tokens=40, centre=False)
+    np.testing.assert_allclose(ours.encode(TEXTS * 3), expected.encode(TEXTS * 3), atol=1e-5)
+    assert {output.shape[0] for output in recorder.outputs} <= {1}
+
+
+def test_a_model_that_cannot_be_recorded_is_refused(folders: dict[str, Path]) -> None:
+    """The first slice is recorded when the model is loaded, and what the device says is told."""
+
+    class Refusing:
+        def record(self, run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    ours, _ = acted_out(folders["bert"], "bert")
+    ours._engine._slice._recorder = Refusing()  # type: ignore[attr-defined]
+    with pytest.raises(EncoderError, match="'mine' cannot be recorded as a CUDA graph, go without: operation not permitted"):
+        padded.try_out(ours._engine, "mine")  # type: ignore[arg-type]
+
+
+def test_graphs_are_of_gpus(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A GPU has a recorder where graphs are asked for; on a CPU asking does nothing."""
+    made: list[torch.device] = []
+    assert padded.place("cuda:1", lambda device: made.append(device) or Acted()).recorder is not None  # type: ignore[func-returns-value]
+    assert made == [torch.device("cuda:1")]
+    assert padded.place("cuda:1").recorder is padded.place("cpu", lambda device: Acted()).recorder is None
+    encoder = load(folders["qwen3"], tmp_path, graphs=True)
+    assert encoder._engine._at.recorder is None  # type: ignore[attr-defined]
 
 
 def test_texts_are_put_in_lower_case_where_the_folder_says_so(folders: dict[str, Path], tmp_path: Path) -> None:
