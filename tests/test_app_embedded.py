@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -121,6 +122,7 @@ def test_a_worker_stops_though_kafka_is_away(tmp_path: Path, monkeypatch: pytest
         world.send([world.event(f"user{number}") for number in range(50)])
         eventually(world.lists, bool)  # of the first four: the others are in work
         broker.process.kill()
+        time.sleep(2)  # twice as long as a batch takes: the next one is made by now, and waits to be acknowledged
     assert worker.stop() == EXIT_UNACKNOWLEDGED, worker.said()
     assert "stopping has taken 2 s, as it does when Kafka acknowledges nothing: the worker ends" in worker.said()
     world.close()
