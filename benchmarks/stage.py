@@ -31,7 +31,7 @@ from streams.topics import Topic, partition_of
 
 WAIT_S = 300.0
 POLL_S = 0.25
-CALM = 30.0  # % of a core: one that only asks the embedded broker for news takes about 10, on busy cores more than 15
+CALM = 30.0  # % of a core: on busy cores one that only asks the embedded broker for news took more than 15, for 5 minutes
 
 
 class BenchmarkError(RuntimeError):

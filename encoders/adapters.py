@@ -20,7 +20,7 @@ from torch import Tensor, nn
 Kind = Literal["none", "lora", "adalora", "bottleneck"]
 WIDER = 1.5  # AdaLoRA begins with so many times the rank
 IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what AdaLoRA remembers of each weight
-SMALL = 0.02  # deviation of what words start with: peft's 1 is 20 times an embedding's own, and the first steps ruin it
+SMALL = 0.02  # deviation of the words' B at first, as embeddings have: with peft's 1 a step would move words 50 times as far
 ORTHOGONAL = 0.5  # weight of AdaLoRA's penalty, as in its paper
 HEADS = ("classifier", "score", "pre_classifier")  # of a cross-encoder: they start at random and learn whole
 
