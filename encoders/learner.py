@@ -61,8 +61,9 @@ class Learner:
             some = slice(start, start + TOKENISED)
             made = self._tokens(texts[some], seconds[some] if seconds is not None else None)
             ids += [np.array(row or nothing, np.int32) for row in made["input_ids"]]
-            types += [np.array(row, np.int32) for row in made.get("token_type_ids", ())]
-        return Rows(ids, types if seconds is not None and types else None)
+            if seconds is not None:
+                types += [np.array(row, np.int32) for row in made.get("token_type_ids", ())]
+        return Rows(ids, types or None)
 
     def _tokens(self, texts: Sequence[str], seconds: Sequence[str] | None) -> Any:
         cut = [self._cut(text) for text in texts]
