@@ -36,8 +36,8 @@ from ranking.profile import key_of, new_profile, pack
 from ranking.search import InvertedSearch
 from ranking.signals import Signals
 from streams import evaluation, formats
-from streams.answers import Remembered, index_of
-from streams.building import COMPACT, build, load_encoder
+from streams.answers import index_of, remembered
+from streams.building import COMPACT, build
 from streams.catalogue import item_text
 from streams.datasets import Dataset
 from streams.evaluation import PRODUCT, Make, Row
@@ -251,7 +251,7 @@ def main() -> None:
     console = Console(width=160, file=sys.stderr if given.json else None)
     dataset = formats.read(Path(given.set) if Path(given.set).is_dir() else given.data / given.set)
     settings = evaluation.settings_for(dataset, dataset.k, masked=True).model_copy(update={"compact": "none", "images": None})
-    encoder = Remembered(load_encoder(settings), settings.cache_dir / "evaluated", f"-{settings.max_tokens}-{settings.dtype}")
+    encoder = remembered(settings)
     console.print(encoder.reason, markup=False)
     with bar("encoding the items"):
         vectors = encoder.encode([item_text(item) for item in dataset.items])

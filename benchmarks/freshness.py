@@ -33,8 +33,8 @@ from ranking.bundle import Bundle, BundleError
 from ranking.evaluate import Interval
 from ranking.learned import Learned
 from streams import evaluation, formats, report
-from streams.answers import Remembered, index_of, numbers_of
-from streams.building import build, load_encoder
+from streams.answers import index_of, numbers_of, remembered
+from streams.building import build
 from streams.catalogue import item_text
 from streams.datasets import Dataset, DatasetError
 from streams.personalizer import Personalizer
@@ -120,8 +120,7 @@ class Bench:
         self.dataset = dataset
         self.trial = trial(dataset, "stream")
         self._settings = evaluation.settings_for(dataset, K, masked=True)
-        variant = f"-{self._settings.max_tokens}-{self._settings.dtype}"
-        self._encoder = Remembered(load_encoder(self._settings), self._settings.cache_dir / "evaluated", variant)
+        self._encoder = remembered(self._settings)
 
     def step(self) -> Personalizer:
         """Return a step over the items that has folded nothing."""

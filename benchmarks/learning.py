@@ -29,8 +29,7 @@ from ranking.evaluate import difference, interval
 from ranking.learned import Learned
 from ranking.rounds import Plan, Round
 from streams import building, evaluation, formats
-from streams.answers import Remembered, index_of
-from streams.building import load_encoder
+from streams.answers import index_of, remembered
 from streams.catalogue import item_text
 from streams.datasets import Dataset, DatasetError
 from streams.lessons import Lessons, Listed
@@ -218,7 +217,7 @@ def measure(given: argparse.Namespace, dataset: Dataset, console: Console) -> Ru
     events = dataset.events[: int(given.until * len(dataset.events))]
     known = int(given.known * len(dataset.events))
     settings = evaluation.settings_for(dataset, K, masked=True)
-    encoder = Remembered(load_encoder(settings), settings.cache_dir / "evaluated", f"-{settings.max_tokens}-{settings.dtype}")
+    encoder = remembered(settings)
 
     def begin() -> Replay:
         with bar("encoding the items") as progress:

@@ -25,8 +25,7 @@ from ranking import bundle
 from ranking.index import ItemIndex
 from ranking.signals import Signals
 from streams import evaluation, formats, report
-from streams.answers import Remembered, index_of
-from streams.building import load_encoder
+from streams.answers import index_of, remembered
 from streams.evaluation import Make
 from streams.messages import RecommendedItem
 from streams.movable import ask_about, in_new_order
@@ -87,7 +86,7 @@ def main() -> None:
     console = Console(width=160, file=sys.stderr if given.json else None)
     dataset = formats.read(Path(given.set) if Path(given.set).is_dir() else given.data / given.set)
     settings = evaluation.settings_for(dataset, dataset.k, masked=True)
-    encoder = Remembered(load_encoder(settings), settings.cache_dir / "evaluated", f"-{settings.max_tokens}-{settings.dtype}")
+    encoder = remembered(settings)
     judged = judge.load(given.judge, dtype=settings.dtype, max_tokens=settings.max_tokens, threads=settings.threads)
     console.print(f"{encoder.reason}\n{judged.name}: {judged.reason}", markup=False)
     asked = trial(dataset, "", given.part)

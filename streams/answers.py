@@ -20,6 +20,7 @@ from ranking.baselines import NOBODY, Baseline
 from ranking.evaluate import NOTHING
 from ranking.index import ItemIndex
 from ranking.profile import key_of, new_profile, pack
+from streams.building import load_encoder
 from streams.catalogue import Catalogue, apply, text_hash
 from streams.datasets import Dataset
 from streams.messages import Event, Interaction, Item
@@ -78,6 +79,11 @@ class Remembered:
         scratch = self._path.with_suffix(".new.npz")
         np.savez(scratch, hashes=np.array(list(self._kept)), vectors=np.stack(list(self._kept.values())))
         scratch.replace(self._path)
+
+
+def remembered(settings: Settings) -> Remembered:
+    """Return the encoder of the settings, which keeps what it encodes in the cache folder. Raises EncoderError."""
+    return Remembered(load_encoder(settings), settings.cache_dir / "evaluated", f"-{settings.max_tokens}-{settings.dtype}")
 
 
 def index_of(

@@ -17,8 +17,8 @@ from ranking.index import ItemIndex
 from ranking.train import Plan
 from streams import ablation, evaluation, report
 from streams.ablation import Parts
-from streams.answers import Remembered, index_of
-from streams.building import build, load_encoder
+from streams.answers import index_of, remembered
+from streams.building import build
 from streams.catalogue import item_text
 from streams.datasets import Dataset
 from streams.evaluation import Baselines, Verdict
@@ -51,7 +51,7 @@ def measure(
         raise ValueError("only a model that is trained here can be fitted again without a part: learn, too")
     given = bundle.load(model) if model is not None else None
     base = evaluation.settings_for(dataset, dataset.k, masked=True)
-    encoder = Remembered(load_encoder(base), base.cache_dir / "evaluated", f"-{base.max_tokens}-{base.dtype}")
+    encoder = remembered(base)
     console.print(encoder.reason, markup=False)
     with bar("encoding the items") as progress:
         index = index_of(dataset.items, float(dataset.events[0].at), encoder, base, progress)

@@ -21,8 +21,8 @@ from ranking.index import ItemIndex
 from ranking.team import ALONE, Team
 from ranking.train import Plan, Tell
 from streams import evaluation, report
-from streams.answers import Remembered, index_of
-from streams.building import build, load_encoder
+from streams.answers import Remembered, index_of, remembered
+from streams.building import build
 from streams.catalogue import item_text
 from streams.checkpoint import Checkpoint, digest_of
 from streams.curves import curves
@@ -96,7 +96,7 @@ def plan_for(settings: Settings, seed: int, epochs: int, device: str, team: Team
 
 def _encoded(dataset: Dataset, settings: Settings, team: Team, console: Console, show: Show) -> tuple[Remembered, ItemIndex]:
     """Return the encoder and an index of the items, whose vectors are kept in the cache."""
-    encoder = Remembered(load_encoder(settings), settings.cache_dir / "evaluated", f"-{settings.max_tokens}-{settings.dtype}")
+    encoder = remembered(settings)
     console.print(encoder.reason, markup=False)
     index = index_of(dataset.items, float(dataset.events[0].at), encoder, settings, lambda share: show("items", share))
     if team.is_first:
